@@ -1,0 +1,189 @@
+//! Layouts of the BPF maps: what the agent writes and the program reads, and the other way round.
+//!
+//! All numbers are in the machine's own order. [`ABI_VERSION`] changes with every change here; the agent
+//! refuses an object that was built with another one.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{DropReason, FdbEntry, PuntReason, VidSet};
+
+/// Version of the layouts in this file.
+pub const ABI_VERSION: u32 = 1;
+
+/// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
+pub const MAX_PORTS: u32 = 1024;
+
+/// Most bridges at a time. A `BridgeNo` is below it.
+pub const MAX_BRIDGES: u32 = 128;
+
+/// Slots of the table from interface index to port: an index takes the slot of its low bits.
+pub const IFINDEX_SLOTS: u32 = 1 << 16;
+
+/// Value of map `SLOTS`, an array by the low bits of an interface index: 8 octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Slot {
+    /// The whole interface index, 0 in an empty slot.
+    pub ifindex: u32,
+    /// The port.
+    pub port_no: u32,
+}
+
+/// Value of map `BRIDGES`, an array by `BridgeNo`: 16 octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Bridge {
+    /// Until when the program may switch by itself, in seconds of the monotonic clock; 0 suspends the bridge.
+    pub lease_s: u32,
+    /// How long a station may go on without a frame of it through Open vSwitch, in seconds.
+    pub refresh_s: u32,
+    /// How long after such a frame its entry may be used, in seconds.
+    pub ageing_s: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Value of map `PORTS`, an array by `PortNo`: 1,056 octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Port {
+    /// The bridge (`BridgeNo`).
+    pub bridge: u16,
+    /// VLAN of frames that come without one, or [`NO_VID`].
+    pub pvid: u16,
+    /// VLAN that leaves without a tag, or [`NO_VID`].
+    pub untagged: u16,
+    /// Bits `PORT_*`.
+    pub flags: u16,
+    /// The device's MTU in octets.
+    pub mtu: u32,
+    /// Most stations that may be learned on this port.
+    pub learning_limit: u32,
+    /// Zero.
+    pub reserved: [u32; 4],
+    /// VLANs that the port admits and that leave through it.
+    pub members: VidSet,
+    /// VLANs, as on the wire or as classified, that are left to Open vSwitch (with [`PORT_HAS_EXCLUDED`]).
+    pub excluded: VidSet,
+}
+
+/// In [`Port::pvid`] and [`Port::untagged`]: no VLAN.
+pub const NO_VID: u16 = u16::MAX;
+
+/// The port is in use.
+pub const PORT_VALID: u16 = 1 << 0;
+/// Frames with a VID other than 0 are admitted (if a member).
+pub const PORT_ACCEPT_TAGGED: u16 = 1 << 1;
+/// Protected: sends nothing to other protected ports.
+pub const PORT_PROTECTED: u16 = 1 << 2;
+/// Frames can be sent to the device with a redirect.
+pub const PORT_TARGET: u16 = 1 << 3;
+/// Senders behind the port may leave checksums to hardware (veth, tap).
+pub const PORT_PARTIAL_CHECKSUMS: u16 = 1 << 4;
+/// `excluded` is not empty.
+pub const PORT_HAS_EXCLUDED: u16 = 1 << 5;
+/// `priority-tags=if-nonzero`, or `always` with the next bit too.
+pub const PORT_PRIORITY_TAGS: u16 = 1 << 6;
+/// `priority-tags=always`.
+pub const PORT_PRIORITY_TAGS_ALWAYS: u16 = 1 << 7;
+/// Frames without a tag are to Open vSwitch as if tagged 0x8100 (access and native ports, not trunks). It shows
+/// only in VLAN 0 under `priority-tags=always`.
+pub const PORT_PVID_HAS_TPID: u16 = 1 << 8;
+
+/// Key of map `FDB`, a preallocated hash: 12 octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FdbKey {
+    /// The bridge (`BridgeNo`).
+    pub bridge: u16,
+    /// The VLAN.
+    pub vid: u16,
+    /// The address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// Value of map `FDB`: 16 octets.
+///
+/// The kernel reuses the memory of a deleted entry at once, also while another CPU is about to read it. `check`
+/// repeats the address and VLAN; the kernel writes it before `entry`, a reader reads it after `entry`, and so
+/// knows whether it has read an entry of its own key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FdbValue {
+    /// [`FdbKey::check`] of the key.
+    pub check: u64,
+    /// [`FdbEntry::to_word`].
+    pub entry: u64,
+}
+
+impl FdbKey {
+    /// Address, and VLAN with the low bits of the bridge, in one word.
+    #[inline(always)]
+    pub const fn check(&self) -> u64 {
+        let [a, b, c, d, e, f] = self.mac;
+        let [g, h] = (self.vid | self.bridge << 12).to_be_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// The value to store under this key.
+    #[inline(always)]
+    pub const fn value(&self, entry: FdbEntry) -> FdbValue {
+        FdbValue { check: self.check(), entry: entry.to_word() }
+    }
+}
+
+/// Value of map `COUNTERS`, a per-CPU array by `PortNo`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Counters {
+    /// Frames that came in here and were forwarded by the program.
+    pub rx_frames: u64,
+    /// Their octets as received.
+    pub rx_bytes: u64,
+    /// Frames that the program sent out here.
+    pub tx_frames: u64,
+    /// Their octets as sent.
+    pub tx_bytes: u64,
+    /// Frames that came in here and went up to Open vSwitch, by [`PuntReason::index`].
+    pub punted: [u64; 32],
+    /// Frames that came in here and were dropped, by [`DropReason::index`].
+    pub dropped: [u64; 8],
+}
+
+/// Value of map `TRACE`, an array of one: the question and answer of `trunkline trace`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Trace {
+    /// In: the interface index on which the frame arrives.
+    pub ifindex: u32,
+    /// Out: one of `TRACE_*`.
+    pub kind: u16,
+    /// Out: the egress port, or the index of the reason.
+    pub detail: u16,
+    /// Out: the VLAN of the frame, or [`NO_VID`] if it was not classified.
+    pub vid: u16,
+    /// Out: zero.
+    pub reserved: [u16; 3],
+}
+
+/// In [`Trace::kind`]: forwarded.
+pub const TRACE_FORWARD: u16 = 1;
+/// In [`Trace::kind`]: punted.
+pub const TRACE_PUNT: u16 = 2;
+/// In [`Trace::kind`]: dropped.
+pub const TRACE_DROP: u16 = 3;
+
+const _: () = {
+    assert!(size_of::<Slot>() == 8);
+    assert!(size_of::<Bridge>() == 16);
+    assert!(size_of::<Port>() == 1056);
+    assert!(size_of::<FdbKey>() == 12);
+    assert!(size_of::<FdbValue>() == 16);
+    assert!(size_of::<Counters>() == 352);
+    assert!(size_of::<Trace>() == 16);
+    assert!(PuntReason::ALL.len() <= 32);
+    assert!(DropReason::ALL.len() <= 8);
+    assert!(MAX_BRIDGES <= 1 << 16 && MAX_PORTS <= 1 << 16);
+};

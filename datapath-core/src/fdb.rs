@@ -1,0 +1,117 @@
+//! The forwarding database: which station is on which port.
+//!
+//! Open vSwitch's MAC table is the authority and ours is a subset of it. A station enters ours only with a
+//! frame that also goes through Open vSwitch, and is used only as long as Open vSwitch, having last seen it
+//! then, still keeps it.
+
+use crate::{Mac, Vid, abi};
+
+/// A station: an address in a VLAN of a bridge (independent VLAN learning, 802.1Q clause 8.8).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FdbKey {
+    /// The bridge (`BridgeNo`).
+    pub bridge: u16,
+    /// The VLAN.
+    pub vid: Vid,
+    /// The address.
+    pub mac: Mac,
+}
+
+impl FdbKey {
+    /// The map key.
+    #[inline(always)]
+    pub const fn to_abi(self) -> abi::FdbKey {
+        abi::FdbKey { bridge: self.bridge, vid: self.vid.get(), mac: self.mac.0, reserved: [0; 2] }
+    }
+
+    /// The key of a map entry.
+    pub const fn from_abi(key: abi::FdbKey) -> Self {
+        Self { bridge: key.bridge, vid: Vid::from_tci(key.vid), mac: Mac(key.mac) }
+    }
+}
+
+/// Where a station is, and since when Open vSwitch has not heard of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FdbEntry {
+    /// The port (`PortNo`).
+    pub port: u16,
+    /// Entered by the operator (`fdb/add`): does not move, is not learned and does not age.
+    pub fixed: bool,
+    /// When a frame of the station last went through Open vSwitch, in seconds of the monotonic clock.
+    pub shown_s: u32,
+}
+
+/// How an entry stands against the ageing time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Freshness {
+    /// Open vSwitch saw the station a short while ago.
+    Fresh,
+    /// Time to show Open vSwitch a frame of it again.
+    Due,
+    /// Open vSwitch may have forgotten it.
+    Expired,
+}
+
+impl FdbEntry {
+    /// How the entry stands at `now_s`. Times are seconds of one clock; an entry from the future (another
+    /// CPU's clock was ahead) is fresh.
+    #[inline(always)]
+    pub const fn freshness(self, now_s: u32, refresh_s: u32, ageing_s: u32) -> Freshness {
+        if self.fixed {
+            return Freshness::Fresh;
+        }
+        let age_s = now_s.saturating_sub(self.shown_s);
+        if age_s >= ageing_s {
+            Freshness::Expired
+        } else if age_s >= refresh_s {
+            Freshness::Due
+        } else {
+            Freshness::Fresh
+        }
+    }
+
+    /// The entry in one word, so that it is read and written in one piece.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        (self.shown_s as u64) << 32 | (self.fixed as u64) << 16 | self.port as u64
+    }
+
+    /// The entry in a word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self { port: word as u16, fixed: word & 1 << 16 != 0, shown_s: (word >> 32) as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEARNED: FdbEntry = FdbEntry { port: 7, fixed: false, shown_s: 1000 };
+
+    #[test]
+    fn ages_through_due_to_expired() {
+        for (now_s, expected) in [
+            (990, Freshness::Fresh),
+            (1000, Freshness::Fresh),
+            (1074, Freshness::Fresh),
+            (1075, Freshness::Due),
+            (1299, Freshness::Due),
+            (1300, Freshness::Expired),
+        ] {
+            assert_eq!(LEARNED.freshness(now_s, 75, 300), expected, "at {now_s}");
+        }
+    }
+
+    #[test]
+    fn an_operators_entry_does_not_age() {
+        assert_eq!(FdbEntry { fixed: true, ..LEARNED }.freshness(u32::MAX, 75, 300), Freshness::Fresh);
+    }
+
+    #[test]
+    fn word_form_round_trips() {
+        for entry in [LEARNED, FdbEntry { port: u16::MAX, fixed: true, shown_s: u32::MAX }] {
+            assert_eq!(FdbEntry::from_word(entry.to_word()), entry);
+        }
+    }
+}

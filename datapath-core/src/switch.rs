@@ -1,0 +1,208 @@
+//! The switch: what becomes of a frame, from the first table to the verdict.
+//!
+//! The order of the steps is the order of NORMAL (OVS `xlate_normal`), with one addition: a frame that would
+//! change the FDB is punted, so that Open vSwitch changes its own with it.
+
+use crate::{
+    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, L4Checksum, PuntReason, Tagging,
+    Verdict, Vid, abi, l4_checksum,
+};
+
+/// The tables that the switch reads and the one that it writes. Numbers are as in [`abi`].
+pub trait Tables {
+    /// The port behind an interface index (`PortNo`).
+    fn port_no(&self, ifindex: u32) -> Option<u16>;
+    /// A port; `None` for a number out of range.
+    fn port(&self, port_no: u16) -> Option<&abi::Port>;
+    /// A bridge; `None` for a number out of range.
+    fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge>;
+    /// Seconds of the monotonic clock, coarse.
+    fn now_s(&self) -> u32;
+    /// A station.
+    fn fdb(&self, key: &FdbKey) -> Option<FdbEntry>;
+    /// Enters a station that is not in the FDB, unless its port has `limit` stations already. An error says why not.
+    fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason>;
+    /// Overwrites a station that is.
+    fn update(&self, key: &FdbKey, entry: FdbEntry);
+}
+
+/// A verdict, and what was found on the way to it.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The port that the frame came in by; `None` if the device is not a port.
+    pub ingress: Option<u16>,
+    /// The frame's VLAN; `None` if that was not reached, or not admitted.
+    pub vid: Option<Vid>,
+    /// What becomes of the frame.
+    pub verdict: Verdict,
+}
+
+/// Switches one frame that arrived on the device `ifindex`.
+///
+/// The frame is only read: to carry out the verdict is up to the caller.
+#[inline(always)]
+pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Outcome {
+    let mut outcome = Outcome { ingress: None, vid: None, verdict: Verdict::Punt(PuntReason::NotAPort) };
+    let Some(port_no) = tables.port_no(ifindex) else { return outcome };
+    let Some(port) = tables.port(port_no) else { return outcome };
+    if !port.has(abi::PORT_VALID) {
+        return outcome;
+    }
+    outcome.ingress = Some(port_no);
+    outcome.verdict = match admit(frame, tables, port) {
+        Err(verdict) => verdict,
+        Ok(admitted) => {
+            outcome.vid = Some(admitted.classified.vid);
+            forward(frame, tables, port, port_no, &admitted)
+        }
+    };
+    outcome
+}
+
+/// A frame that is in a VLAN of an active bridge.
+struct Admitted<'t> {
+    header: Header,
+    classified: crate::Classified,
+    bridge: &'t abi::Bridge,
+    now_s: u32,
+}
+
+/// Bridge, header and VLAN: everything up to the FDB.
+#[inline(always)]
+fn admit<'t, F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &'t T,
+    port: &abi::Port,
+) -> Result<Admitted<'t>, Verdict> {
+    let punt = |reason| Err(Verdict::Punt(reason));
+    let Some(bridge) = tables.bridge(port.bridge) else { return punt(PuntReason::BridgeSuspended) };
+    let now_s = tables.now_s();
+    if bridge.lease_s == 0 {
+        return punt(PuntReason::BridgeSuspended);
+    }
+    if now_s >= bridge.lease_s {
+        return punt(PuntReason::StaleHeartbeat);
+    }
+
+    let Some(octets) = frame.window::<HEADER_LEN>(0) else { return punt(PuntReason::ShortFrame) };
+    let header = Header::parse(octets);
+    if header.tagging == Tagging::Stacked {
+        return punt(PuntReason::StackedTags);
+    }
+    let tag = header.tagging.single();
+    let excluded = |vid| port.has(abi::PORT_HAS_EXCLUDED) && port.excluded.contains(vid);
+    if let Some(tag) = tag
+        && excluded(tag.vid())
+    {
+        return punt(PuntReason::ExcludedVlan);
+    }
+    if header.src.is_group() {
+        return punt(PuntReason::GroupSource);
+    }
+    let Some(classified) = port.classify(tag) else {
+        // Open vSwitch drops both; but programs on the host may listen for announcements (LLDP and others).
+        if header.dst.is_group() {
+            return punt(PuntReason::GroupDestination);
+        }
+        return Err(Verdict::Drop(DropReason::VlanNotAdmitted));
+    };
+    if excluded(classified.vid) {
+        return punt(PuntReason::ExcludedVlan);
+    }
+    // Before learning, as NORMAL does not learn from these.
+    if header.dst.is_reserved() {
+        return punt(PuntReason::ReservedDestination);
+    }
+    Ok(Admitted { header, classified, bridge, now_s })
+}
+
+/// Source, destination and egress rules.
+#[inline(always)]
+fn forward<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    port: &abi::Port,
+    port_no: u16,
+    admitted: &Admitted<'_>,
+) -> Verdict {
+    let Admitted { header, classified, bridge, now_s } = admitted;
+    let key = |mac| FdbKey { bridge: port.bridge, vid: classified.vid, mac };
+
+    if let Some(reason) = source(tables, port, port_no, &key(header.src), bridge, *now_s) {
+        return Verdict::Punt(reason);
+    }
+    if header.dst.is_group() {
+        return Verdict::Punt(PuntReason::GroupDestination);
+    }
+
+    let Some(station) = tables.fdb(&key(header.dst)) else {
+        return Verdict::Punt(PuntReason::UnknownDestination);
+    };
+    if station.freshness(*now_s, bridge.refresh_s, bridge.ageing_s) == Freshness::Expired {
+        return Verdict::Punt(PuntReason::UnknownDestination);
+    }
+    if station.port == port_no {
+        return Verdict::Drop(DropReason::SamePort);
+    }
+    let Some(out) = tables.port(station.port) else {
+        return Verdict::Punt(PuntReason::UnreachableDestination);
+    };
+    if !out.has(abi::PORT_VALID) || out.bridge != port.bridge || !out.members.contains(classified.vid) {
+        return Verdict::Punt(PuntReason::UnreachableDestination);
+    }
+    if port.has(abi::PORT_PROTECTED) && out.has(abi::PORT_PROTECTED) {
+        return Verdict::Drop(DropReason::Protected);
+    }
+    if !out.has(abi::PORT_TARGET) {
+        return Verdict::Punt(PuntReason::UnreachableDestination);
+    }
+
+    let received = header.tagging.single();
+    let payload = if received.is_some() { HEADER_LEN } else { HEADER_LEN - 4 };
+    // One tag does not count (`packet_length`, kernel net/openvswitch/vport.c), and there is never more than one.
+    if frame.len() - payload as u32 > out.mtu {
+        return Verdict::Punt(PuntReason::OverMtu);
+    }
+    if port.has(abi::PORT_PARTIAL_CHECKSUMS) {
+        match l4_checksum(frame, payload) {
+            L4Checksum::Complete => {}
+            L4Checksum::Partial => return Verdict::Punt(PuntReason::PartialChecksum),
+            L4Checksum::Unknown => return Verdict::Punt(PuntReason::UnknownChecksum),
+        }
+    }
+    Verdict::Forward { port: station.port, tag: out.egress(*classified, received) }
+}
+
+/// Learns the source. `Some` if the frame has to go through Open vSwitch for that.
+#[inline(always)]
+fn source<T: Tables>(
+    tables: &T,
+    port: &abi::Port,
+    port_no: u16,
+    key: &FdbKey,
+    bridge: &abi::Bridge,
+    now_s: u32,
+) -> Option<PuntReason> {
+    let seen = FdbEntry { port: port_no, fixed: false, shown_s: now_s };
+    let Some(known) = tables.fdb(key) else {
+        return Some(match tables.learn(key, seen, port.learning_limit) {
+            Ok(()) => PuntReason::NewSource,
+            Err(reason) => reason,
+        });
+    };
+    if known.fixed {
+        return None;
+    }
+    let reason = match known.freshness(now_s, bridge.refresh_s, bridge.ageing_s) {
+        _ if known.port != port_no => PuntReason::MovedSource,
+        Freshness::Fresh => return None,
+        Freshness::Due => PuntReason::RefreshSource,
+        Freshness::Expired => PuntReason::NewSource,
+    };
+    tables.update(key, seen);
+    Some(reason)
+}
+
+#[cfg(test)]
+mod tests;

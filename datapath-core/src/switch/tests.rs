@@ -1,0 +1,406 @@
+//! The pipeline on tables in memory: its rules one by one, then its invariants on random input.
+
+use core::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::abi::{PORT_ACCEPT_TAGGED, PORT_HAS_EXCLUDED, PORT_PARTIAL_CHECKSUMS, PORT_PRIORITY_TAGS};
+use crate::abi::{PORT_PROTECTED, PORT_PVID_HAS_TPID, PORT_TARGET, PORT_VALID};
+use crate::{
+    Mac, TagOp, VidSet,
+    abi::{Bridge, NO_VID, Port},
+};
+use proptest::prelude::*;
+
+const NOW_S: u32 = 1000;
+const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
+const B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
+
+/// Ports 1, 2, ... on the devices 101, 102, ...; one active bridge, 0.
+struct Memory {
+    ports: Vec<Port>,
+    bridge: Bridge,
+    fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
+}
+
+impl Tables for Memory {
+    fn port_no(&self, ifindex: u32) -> Option<u16> {
+        let port_no = ifindex.checked_sub(100)?;
+        (1..=self.ports.len() as u32).contains(&port_no).then_some(port_no as u16)
+    }
+    fn port(&self, port_no: u16) -> Option<&Port> {
+        self.ports.get(usize::from(port_no).checked_sub(1)?)
+    }
+    fn bridge(&self, bridge_no: u16) -> Option<&Bridge> {
+        (bridge_no == 0).then_some(&self.bridge)
+    }
+    fn now_s(&self) -> u32 {
+        NOW_S
+    }
+    fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
+        self.fdb.borrow().get(key).copied()
+    }
+    fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason> {
+        let mut fdb = self.fdb.borrow_mut();
+        if fdb.values().filter(|known| known.port == entry.port).count() as u32 >= limit {
+            return Err(PuntReason::LearningLimit);
+        }
+        fdb.insert(*key, entry);
+        Ok(())
+    }
+    fn update(&self, key: &FdbKey, entry: FdbEntry) {
+        self.fdb.borrow_mut().insert(*key, entry);
+    }
+}
+
+fn vid(vid: u16) -> Vid {
+    Vid::new(vid).unwrap()
+}
+
+fn access(t: u16) -> Port {
+    Port {
+        pvid: t,
+        untagged: t,
+        flags: PORT_VALID | PORT_TARGET | PORT_PVID_HAS_TPID,
+        mtu: 1500,
+        learning_limit: 100,
+        members: [vid(t)].into_iter().collect(),
+        ..Port::UNUSED
+    }
+}
+
+fn trunk() -> Port {
+    Port {
+        pvid: 0,
+        untagged: NO_VID,
+        flags: PORT_VALID | PORT_TARGET | PORT_ACCEPT_TAGGED,
+        members: VidSet::ALL,
+        ..access(0)
+    }
+}
+
+fn memory(ports: &[Port]) -> Memory {
+    let bridge = Bridge { lease_s: NOW_S + 5, refresh_s: 75, ageing_s: 300, reserved: 0 };
+    Memory { ports: ports.to_vec(), bridge, fdb: RefCell::default() }
+}
+
+impl Memory {
+    fn station(self, mac: Mac, vlan: u16, port: u16, age_s: u32) -> Self {
+        let entry = FdbEntry { port, fixed: false, shown_s: NOW_S - age_s };
+        self.fdb.borrow_mut().insert(key(mac, vlan), entry);
+        self
+    }
+    fn run(&self, port_no: u32, frame: &[u8]) -> Verdict {
+        switch(frame, self, 100 + port_no).verdict
+    }
+    fn entry(&self, mac: Mac, vlan: u16) -> Option<FdbEntry> {
+        self.fdb(&key(mac, vlan))
+    }
+}
+
+fn key(mac: Mac, vlan: u16) -> FdbKey {
+    FdbKey { bridge: 0, vid: vid(vlan), mac }
+}
+
+fn frame(dst: Mac, src: Mac, rest: &[u8]) -> Vec<u8> {
+    let mut frame = [&dst.0[..], &src.0, rest].concat();
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+fn untagged(dst: Mac, src: Mac) -> Vec<u8> {
+    frame(dst, src, &[0xab, 0xcd])
+}
+
+fn tagged(dst: Mac, src: Mac, tci: u16) -> Vec<u8> {
+    let [a, b] = tci.to_be_bytes();
+    frame(dst, src, &[0x81, 0, a, b, 0xab, 0xcd])
+}
+
+/// Two stations, known and fresh, on two access ports of VLAN 10.
+fn pair() -> Memory {
+    memory(&[access(10), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0)
+}
+
+#[test]
+fn known_unicast_is_forwarded() {
+    let verdict = pair().run(1, &untagged(B, A));
+    assert_eq!(verdict, Verdict::Forward { port: 2, tag: TagOp::Keep });
+}
+
+#[test]
+fn third_frame_of_a_conversation_is_the_first_forwarded() {
+    let tables = memory(&[access(10), trunk()]);
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(PuntReason::NewSource));
+    assert_eq!(tables.run(2, &tagged(A, B, 10)), Verdict::Punt(PuntReason::NewSource));
+    assert!(matches!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Push(_) }));
+    assert_eq!(tables.run(2, &tagged(A, B, 10)), Verdict::Forward { port: 1, tag: TagOp::Pop });
+}
+
+#[test]
+fn a_device_that_is_no_port_is_left_alone() {
+    assert_eq!(pair().run(3, &untagged(B, A)), Verdict::Punt(PuntReason::NotAPort));
+    let mut tables = pair();
+    tables.ports[0].flags = 0;
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(PuntReason::NotAPort));
+}
+
+#[test]
+fn nothing_moves_without_a_lease() {
+    let mut tables = pair();
+    tables.bridge.lease_s = NOW_S;
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(PuntReason::StaleHeartbeat));
+    tables.bridge.lease_s = 0;
+    assert_eq!(tables.run(1, &untagged(B, Mac([2; 6]))), Verdict::Punt(PuntReason::BridgeSuspended));
+    assert_eq!(tables.entry(Mac([2; 6]), 10), None, "and nothing is learned");
+}
+
+#[test]
+fn frames_that_are_ovs_business_are_punted() {
+    let tables = pair();
+    let group = Mac([1, 0, 0x5e, 0, 0, 1]);
+    for (frame, reason) in [
+        (untagged(B, A)[..17].to_vec(), PuntReason::ShortFrame),
+        (frame(B, A, &[0x81, 0, 0, 0, 0x81, 0]), PuntReason::StackedTags),
+        (untagged(B, group), PuntReason::GroupSource),
+        (untagged(Mac::BROADCAST, A), PuntReason::GroupDestination),
+        (untagged(group, A), PuntReason::GroupDestination),
+        (untagged(Mac([0, 0xe0, 0x2b, 0, 0, 4]), A), PuntReason::ReservedDestination),
+        (untagged(Mac([2; 6]), A), PuntReason::UnknownDestination),
+    ] {
+        assert_eq!(tables.run(1, &frame), Verdict::Punt(reason));
+    }
+}
+
+#[test]
+fn frames_outside_the_ports_vlans_are_dropped_but_announcements_are_shown() {
+    let tables = pair();
+    assert_eq!(tables.run(1, &tagged(B, A, 10)), Verdict::Drop(DropReason::VlanNotAdmitted));
+    let lldp = Mac([1, 0x80, 0xc2, 0, 0, 0xe]);
+    assert_eq!(tables.run(1, &tagged(lldp, A, 10)), Verdict::Punt(PuntReason::GroupDestination));
+}
+
+#[test]
+fn excluded_vlans_are_left_alone_tagged_or_not() {
+    let mut host_vlan = trunk();
+    host_vlan.flags |= PORT_HAS_EXCLUDED;
+    host_vlan.excluded.insert(vid(100));
+    host_vlan.members.remove(vid(100));
+    let mut flooded = access(10);
+    flooded.flags |= PORT_HAS_EXCLUDED;
+    flooded.excluded.insert(vid(10));
+    let tables = memory(&[host_vlan, flooded]);
+    assert_eq!(tables.run(1, &tagged(B, A, 100)), Verdict::Punt(PuntReason::ExcludedVlan));
+    assert_eq!(tables.run(2, &untagged(B, A)), Verdict::Punt(PuntReason::ExcludedVlan));
+    assert_eq!(tables.entry(A, 10), None, "a flooded VLAN is not learned");
+}
+
+#[test]
+fn a_moved_station_is_moved_and_shown_to_ovs() {
+    for frame in [untagged(B, A), untagged(Mac::BROADCAST, A)] {
+        let tables = pair();
+        assert_eq!(tables.run(2, &frame), Verdict::Punt(PuntReason::MovedSource));
+        assert_eq!(tables.entry(A, 10).unwrap().port, 2);
+    }
+}
+
+#[test]
+fn reserved_destinations_do_not_move_a_station() {
+    let tables = pair();
+    let bpdu = untagged(Mac([1, 0x80, 0xc2, 0, 0, 0]), A);
+    assert_eq!(tables.run(2, &bpdu), Verdict::Punt(PuntReason::ReservedDestination));
+    assert_eq!(tables.entry(A, 10).unwrap().port, 1);
+}
+
+#[test]
+fn a_station_due_for_a_refresh_is_shown_to_ovs_once() {
+    let tables = memory(&[access(10), access(10)]).station(A, 10, 1, 75).station(B, 10, 2, 0);
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(PuntReason::RefreshSource));
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
+}
+
+#[test]
+fn an_expired_destination_is_unknown() {
+    let tables = memory(&[access(10), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 300);
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(PuntReason::UnknownDestination));
+}
+
+#[test]
+fn an_operators_entry_neither_moves_nor_needs_a_refresh() {
+    let tables = pair();
+    tables.update(&key(A, 10), FdbEntry { port: 2, fixed: true, shown_s: 0 });
+    tables.update(&key(B, 10), FdbEntry { port: 2, fixed: true, shown_s: 0 });
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
+    assert_eq!(tables.entry(A, 10).unwrap().port, 2);
+}
+
+#[test]
+fn a_port_at_its_learning_limit_still_talks_through_ovs() {
+    let mut tables = pair();
+    tables.ports[0].learning_limit = 1;
+    assert_eq!(tables.run(1, &untagged(B, Mac([2; 6]))), Verdict::Punt(PuntReason::LearningLimit));
+    assert_eq!(tables.entry(Mac([2; 6]), 10), None);
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
+}
+
+#[test]
+fn a_destination_on_the_ingress_port_is_dropped() {
+    let tables = pair().station(Mac([2; 6]), 10, 1, 0);
+    assert_eq!(tables.run(1, &untagged(Mac([2; 6]), A)), Verdict::Drop(DropReason::SamePort));
+}
+
+#[test]
+fn protected_ports_do_not_talk_to_each_other() {
+    let mut tables = pair();
+    tables.ports[0].flags |= PORT_PROTECTED;
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
+    tables.ports[1].flags |= PORT_PROTECTED;
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Drop(DropReason::Protected));
+}
+
+#[test]
+fn what_cannot_be_sent_directly_is_punted() {
+    let unreachable: [fn(&mut Port); 3] =
+        [|out| out.flags &= !PORT_TARGET, |out| out.members = VidSet::EMPTY, |out| out.bridge = 1];
+    for change in unreachable {
+        let mut tables = pair();
+        change(&mut tables.ports[1]);
+        assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(PuntReason::UnreachableDestination));
+    }
+}
+
+#[test]
+fn the_mtu_counts_the_payload_behind_at_most_one_tag() {
+    let tables = memory(&[trunk(), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
+    let mut frame = tagged(B, A, 10);
+    frame.resize(18 + 1500, 0);
+    assert_eq!(tables.run(1, &frame), Verdict::Forward { port: 2, tag: TagOp::Pop });
+    frame.push(0);
+    assert_eq!(tables.run(1, &frame), Verdict::Punt(PuntReason::OverMtu));
+    let mut frame = untagged(A, B);
+    frame.resize(14 + 1500, 0);
+    assert!(matches!(tables.run(2, &frame), Verdict::Forward { port: 1, .. }));
+    frame.push(0);
+    assert_eq!(tables.run(2, &frame), Verdict::Punt(PuntReason::OverMtu));
+}
+
+#[test]
+fn an_open_checksum_is_never_forwarded_from_a_port_that_may_have_one() {
+    // IPv4, TCP: the pseudo-header sum of 0.0.0.0 to 0.0.0.0, protocol 6, length 20 is 26.
+    let mut ip = vec![8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6];
+    ip.resize(2 + 20 + 16, 0);
+    ip.extend([0, 26, 0, 0]);
+    let tables = pair();
+    assert_eq!(tables.run(1, &frame(B, A, &ip)), Verdict::Forward { port: 2, tag: TagOp::Keep });
+    let mut tables = pair();
+    tables.ports[0].flags |= PORT_PARTIAL_CHECKSUMS;
+    assert_eq!(tables.run(1, &frame(B, A, &ip)), Verdict::Punt(PuntReason::PartialChecksum));
+}
+
+prop_compose! {
+    fn any_port()(
+        mode in 0..4, t in 0..12_u16, trunks in proptest::collection::vec(0..12_u16, 0..4),
+        flags in any::<[bool; 5]>(), bridge in 0..2_u16,
+    ) -> Port {
+        let mut members: VidSet = trunks.iter().map(|id| vid(*id)).collect();
+        if trunks.is_empty() { members = VidSet::ALL; }
+        let mut port = match mode {
+            0 => access(t),
+            1 => Port { pvid: if members.contains(Vid::ZERO) { 0 } else { NO_VID }, members, ..trunk() },
+            _ => {
+                members.insert(vid(t));
+                let untagged = if mode == 2 { NO_VID } else { t };
+                let mut port = Port { pvid: t, untagged, members, ..trunk() };
+                port.flags |= PORT_PVID_HAS_TPID;
+                port
+            }
+        };
+        port.bridge = if bridge == 1 && flags[4] { 1 } else { 0 };
+        for (bit, set) in [PORT_PROTECTED, PORT_PARTIAL_CHECKSUMS, PORT_PRIORITY_TAGS].into_iter().zip(flags) {
+            if set { port.flags |= bit; }
+        }
+        if flags[3] { port.flags &= !PORT_TARGET; }
+        port
+    }
+}
+
+/// A small address from a small set, so that frames meet stations; now and then a group address.
+fn any_mac() -> impl Strategy<Value = Mac> {
+    prop_oneof![8 => (0..6_u8).prop_map(|n| Mac([2, 0, 0, 0, 0, n])), 1 => any::<[u8; 6]>().prop_map(Mac)]
+}
+
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let rest = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..80),
+        (0..12_u16, 0..16_u16, 40..1600_usize).prop_map(|(vid, high, length)| {
+            let [a, b] = (high << 12 | vid).to_be_bytes();
+            let mut rest = vec![0x81, 0, a, b, 0xab, 0xcd];
+            rest.resize(length, 0);
+            rest
+        }),
+        (40..1600_usize).prop_map(|length| {
+            let mut rest = vec![0xab, 0xcd];
+            rest.resize(length, 0);
+            rest
+        }),
+    ];
+    (any_mac(), any_mac(), rest).prop_map(|(dst, src, rest)| [&dst.0[..], &src.0, &rest].concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// Whatever the tables and the frame: never out of a non-member port, never back out of the ingress port,
+    /// never to another bridge, never protected to protected, never over the MTU, never a group destination, and
+    /// never a frame by which the FDB changed.
+    #[test]
+    fn forwarding_keeps_the_invariants(
+        ports in proptest::collection::vec(any_port(), 2..5),
+        stations in proptest::collection::vec((any_mac(), 0..12_u16, 0..6_u16, 0..400_u32), 0..24),
+        frames in proptest::collection::vec((0..6_u32, any_frame()), 1..12),
+    ) {
+        let mut tables = memory(&ports);
+        for (mac, vlan, port, age_s) in stations {
+            tables = tables.station(mac, vlan, port, age_s);
+        }
+        for (port_no, frame) in frames {
+            let before = tables.fdb.borrow().clone();
+            let outcome = switch(&frame[..], &tables, 100 + port_no);
+            let changed = before != *tables.fdb.borrow();
+            let Verdict::Forward { port, tag } = outcome.verdict else { continue };
+            let ingress = usize::from(outcome.ingress.unwrap());
+            let (from, to) = (&tables.ports[ingress - 1], tables.port(port).unwrap());
+            let header = Header::parse(frame.first_chunk().unwrap());
+            prop_assert!(!changed);
+            prop_assert_ne!(usize::from(port), ingress);
+            prop_assert_eq!(from.bridge, to.bridge);
+            prop_assert!(to.members.contains(outcome.vid.unwrap()));
+            prop_assert!(from.members.contains(outcome.vid.unwrap()));
+            prop_assert!(to.has(PORT_VALID | PORT_TARGET));
+            prop_assert!(!from.has(PORT_PROTECTED) || !to.has(PORT_PROTECTED));
+            prop_assert!(!header.dst.is_group() && !header.src.is_group());
+            let header_len = if header.tagging == Tagging::Untagged { 14 } else { 18 };
+            prop_assert!(frame.len() <= 1500 + header_len);
+            let sent = match (tag, header.tagging.single()) {
+                (TagOp::Keep, received) => received,
+                (TagOp::Push(tag), None) | (TagOp::Replace(tag), Some(_)) => Some(tag),
+                (TagOp::Pop, Some(_)) => None,
+                (op, received) => panic!("{op:?} on {received:?}"),
+            };
+            // On the wire after the port: its VLAN, or no VLAN where that one leaves untagged.
+            let on_wire = sent.map_or(Vid::ZERO, |tag| tag.vid());
+            let expected = if to.untagged == outcome.vid.unwrap().get() { Vid::ZERO } else { outcome.vid.unwrap() };
+            prop_assert_eq!(on_wire, expected);
+        }
+    }
+
+    /// Parsing and judging never panic, whatever the octets.
+    #[test]
+    fn any_octets_are_judged(frame in proptest::collection::vec(any::<u8>(), 0..120), port_no in 0..4_u32) {
+        let _ = pair().run(port_no, &frame);
+        if frame.len() > 18 {
+            let _ = l4_checksum(&frame[..], 14);
+            let _ = l4_checksum(&frame[..], 18);
+        }
+    }
+}

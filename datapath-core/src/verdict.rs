@@ -1,0 +1,136 @@
+//! What becomes of a frame, and why.
+
+use crate::Tag;
+
+/// What becomes of a frame.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Out of a port, after an edit of its tag.
+    Forward {
+        /// The port it leaves through (`PortNo`).
+        port: u16,
+        /// What happens to its tag on the way.
+        tag: TagOp,
+    },
+    /// Up to Open vSwitch, untouched.
+    Punt(PuntReason),
+    /// Nowhere: Open vSwitch would certainly drop it.
+    Drop(DropReason),
+}
+
+/// The edit that turns the received tag into the one that leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TagOp {
+    /// Leave the frame as it is, DEI bit included.
+    Keep,
+    /// Insert this tag after the addresses.
+    Push(Tag),
+    /// Remove the tag.
+    Pop,
+    /// Overwrite the tag.
+    Replace(Tag),
+}
+
+/// Declares an enum of reasons with the labels that counters and JSON show.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name shown to people and scripts.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)* }
+            }
+
+            /// The place of its counter.
+            #[inline(always)]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a frame goes up to Open vSwitch.
+    PuntReason {
+        /// The device is not, or not yet, a port of an accelerated bridge.
+        NotAPort = "not_a_port",
+        /// The agent has not renewed the lease in time.
+        StaleHeartbeat = "stale_heartbeat",
+        /// The bridge's configuration is being changed.
+        BridgeSuspended = "bridge_suspended",
+        /// Too short for an Ethernet header and a tag.
+        ShortFrame = "short_frame",
+        /// Two tags or more.
+        StackedTags = "stacked_tags",
+        /// A VLAN that is never accelerated on this port: an 802.1Q device of the host takes it, or the
+        /// bridge floods it (`flood_vlans`).
+        ExcludedVlan = "excluded_vlan",
+        /// Multicast or broadcast source, which is never learned.
+        GroupSource = "group_source",
+        /// First frame of a station in this VLAN.
+        NewSource = "new_source",
+        /// A station that was on another port.
+        MovedSource = "moved_source",
+        /// A known station that Open vSwitch has to see now and then, or it would age out there.
+        RefreshSource = "refresh_source",
+        /// A new station, but the FDB has no room.
+        FdbFull = "fdb_full",
+        /// A new station, but the port may not learn more.
+        LearningLimit = "learning_limit",
+        /// Multicast or broadcast destination.
+        GroupDestination = "group_destination",
+        /// Reserved destination: consumed or dropped by Open vSwitch.
+        ReservedDestination = "reserved_destination",
+        /// No such station in this VLAN: to be flooded.
+        UnknownDestination = "unknown_destination",
+        /// The station's port cannot be sent to directly.
+        UnreachableDestination = "unreachable_destination",
+        /// Longer than the egress port's MTU.
+        OverMtu = "over_mtu",
+        /// The sender left the TCP or UDP checksum to hardware that this frame will not pass.
+        PartialChecksum = "partial_checksum",
+        /// It cannot be told whether the sender left a checksum to hardware.
+        UnknownChecksum = "unknown_checksum",
+        /// The kernel gave no room to insert a tag.
+        NoHeadroom = "no_headroom",
+    }
+}
+
+reasons! {
+    /// Why a frame is dropped.
+    DropReason {
+        /// The port does not admit this VLAN.
+        VlanNotAdmitted = "vlan_not_admitted",
+        /// The destination is on the port that the frame came from.
+        SamePort = "same_port",
+        /// Both ports are protected.
+        Protected = "protected",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_count_up_and_labels_differ() {
+        let mut labels = std::collections::BTreeSet::new();
+        for (place, reason) in PuntReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), place);
+            assert!(labels.insert(reason.label()), "{} twice", reason.label());
+        }
+        for (place, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), place);
+            assert!(labels.insert(reason.label()), "{} twice", reason.label());
+        }
+    }
+}
