@@ -1,1 +1,18 @@
+//! The XDP programs of trunkline: thin adapters around the switching core.
+//!
+//! `trunkline_xdp` runs on the ports; `trunkline_trace` answers `trunkline trace` through `BPF_PROG_TEST_RUN` and
+//! has no effect on the tables. On the host this crate is an empty program.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod counters;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod programs;
+#[cfg(target_arch = "bpf")]
+mod xdp_frame;
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

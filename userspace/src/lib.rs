@@ -1,1 +1,3 @@
+//! trunkline, the agent and its command line, as a library.
 
+pub mod dataplane;

@@ -1,0 +1,44 @@
+//! Counters per port, with one for each reason.
+
+use trunkline_core::{DropReason, PuntReason, abi::Counters};
+
+use crate::maps::COUNTERS;
+
+#[inline(always)]
+fn add(counter: &mut u64, n: u64) {
+    *counter = counter.wrapping_add(n);
+}
+
+/// Runs `change` on this CPU's counters of a port.
+#[inline(always)]
+fn count(port: u16, change: impl FnOnce(&mut Counters)) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(port)) {
+        // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
+        change(unsafe { &mut *counters });
+    }
+}
+
+/// A frame went up to Open vSwitch.
+#[inline(always)]
+pub(crate) fn punted(ingress: u16, reason: PuntReason) {
+    count(ingress, |counters| add(&mut counters.punted[reason.index() & 31], 1));
+}
+
+/// A frame was dropped.
+#[inline(always)]
+pub(crate) fn dropped(ingress: u16, reason: DropReason) {
+    count(ingress, |counters| add(&mut counters.dropped[reason.index() & 7], 1));
+}
+
+/// A frame of so many octets as received left through `egress` with so many.
+#[inline(always)]
+pub(crate) fn forwarded(ingress: u16, received: u32, egress: u16, sent: u32) {
+    count(ingress, |counters| {
+        add(&mut counters.rx_frames, 1);
+        add(&mut counters.rx_bytes, u64::from(received));
+    });
+    count(egress, |counters| {
+        add(&mut counters.tx_frames, 1);
+        add(&mut counters.tx_bytes, u64::from(sent));
+    });
+}

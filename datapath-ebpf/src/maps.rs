@@ -1,0 +1,143 @@
+//! The BPF maps, and the switch's tables on top of them.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::bpf_ktime_get_coarse_ns,
+    macros::map,
+    maps::{Array, DevMap, HashMap, PerCpuArray},
+};
+use trunkline_core::{FdbEntry, FdbKey, PuntReason, Tables, abi};
+
+/// Interface index (its low bits) to port.
+#[map]
+static SLOTS: Array<abi::Slot> = Array::with_max_entries(abi::IFINDEX_SLOTS, 0);
+
+/// Ports by `PortNo`.
+#[map]
+static PORTS: Array<abi::Port> = Array::with_max_entries(abi::MAX_PORTS, 0);
+
+/// Bridges by `BridgeNo`.
+#[map]
+static BRIDGES: Array<abi::Bridge> = Array::with_max_entries(abi::MAX_BRIDGES, 0);
+
+/// Stations. Preallocated and not LRU: a flood of addresses cannot evict another port's stations. The agent sets
+/// the size when it loads the programs.
+#[map]
+static FDB: HashMap<abi::FdbKey, abi::FdbValue> = HashMap::with_max_entries(65_536, 0);
+
+/// How many stations each port has; recounted by the agent.
+#[map]
+static LEARNED: Array<u32> = Array::with_max_entries(abi::MAX_PORTS, 0);
+
+/// Devices to send to, by `PortNo`.
+#[map]
+pub(crate) static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
+
+/// Counters by `PortNo`.
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<abi::Counters> = PerCpuArray::with_max_entries(abi::MAX_PORTS, 0);
+
+/// Question and answer of `trunkline_trace`.
+#[map]
+pub(crate) static TRACE: Array<abi::Trace> = Array::with_max_entries(1, 0);
+
+/// The tables as the ports' program uses them.
+pub(crate) struct Live;
+
+impl Tables for Live {
+    #[inline(always)]
+    fn port_no(&self, ifindex: u32) -> Option<u16> {
+        let slot = SLOTS.get(ifindex & (abi::IFINDEX_SLOTS - 1))?;
+        (slot.ifindex == ifindex).then_some(slot.port_no as u16)
+    }
+
+    #[inline(always)]
+    fn port(&self, port_no: u16) -> Option<&abi::Port> {
+        PORTS.get(u32::from(port_no))
+    }
+
+    #[inline(always)]
+    fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge> {
+        BRIDGES.get(u32::from(bridge_no))
+    }
+
+    #[inline(always)]
+    fn now_s(&self) -> u32 {
+        // SAFETY: the helper reads a clock and has no preconditions.
+        let ns = unsafe { bpf_ktime_get_coarse_ns() };
+        (ns / 1_000_000_000) as u32
+    }
+
+    #[inline(always)]
+    fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
+        let key = key.to_abi();
+        let value = FDB.get_ptr(key)?;
+        // The entry before the check: see `abi::FdbValue`.
+        // SAFETY: a found value stays readable until the program ends, and both words are aligned.
+        let (entry, check) = unsafe {
+            ((&raw const (*value).entry).read_volatile(), (&raw const (*value).check).read_volatile())
+        };
+        (check == key.check()).then_some(FdbEntry::from_word(entry))
+    }
+
+    #[inline(always)]
+    fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason> {
+        const EEXIST: i32 = -17;
+        let learned = LEARNED.get_ptr_mut(u32::from(entry.port)).ok_or(PuntReason::LearningLimit)?;
+        // SAFETY: an array's value is always there, and aligned.
+        let before = unsafe { learned.read_volatile() };
+        if before >= limit {
+            return Err(PuntReason::LearningLimit);
+        }
+        let key = key.to_abi();
+        match FDB.insert(key, key.value(entry), u64::from(BPF_NOEXIST)) {
+            Ok(()) => {
+                // SAFETY: as above. CPUs that learn at the same moment may count one for two, until the agent recounts.
+                unsafe { learned.write_volatile(before + 1) };
+                Ok(())
+            }
+            // Another CPU was faster with the same station.
+            Err(EEXIST) => Ok(()),
+            Err(_) => Err(PuntReason::FdbFull),
+        }
+    }
+
+    #[inline(always)]
+    fn update(&self, key: &FdbKey, entry: FdbEntry) {
+        let key = key.to_abi();
+        // If the entry was deleted meanwhile there may be no room; then the next frame finds no entry, and learns.
+        let _ = FDB.insert(key, key.value(entry), 0);
+    }
+}
+
+/// The same tables, on which nothing is learned.
+pub(crate) struct ReadOnly(pub(crate) Live);
+
+impl Tables for ReadOnly {
+    #[inline(always)]
+    fn port_no(&self, ifindex: u32) -> Option<u16> {
+        self.0.port_no(ifindex)
+    }
+    #[inline(always)]
+    fn port(&self, port_no: u16) -> Option<&abi::Port> {
+        self.0.port(port_no)
+    }
+    #[inline(always)]
+    fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge> {
+        self.0.bridge(bridge_no)
+    }
+    #[inline(always)]
+    fn now_s(&self) -> u32 {
+        self.0.now_s()
+    }
+    #[inline(always)]
+    fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
+        self.0.fdb(key)
+    }
+    #[inline(always)]
+    fn learn(&self, _: &FdbKey, _: FdbEntry, _: u32) -> Result<(), PuntReason> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn update(&self, _: &FdbKey, _: FdbEntry) {}
+}

@@ -1,0 +1,116 @@
+//! Entry points, and how a verdict is carried out.
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+    macros::xdp,
+    programs::XdpContext,
+};
+use aya_log_ebpf::debug;
+use trunkline_core::{Frame as _, Outcome, PuntReason, Tables, Verdict, abi, switch};
+
+use crate::{
+    counters,
+    maps::{DEVICES, Live, ReadOnly, TRACE},
+    xdp_frame::XdpFrame,
+};
+
+/// On every accelerated port.
+#[xdp]
+pub fn trunkline_xdp(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    let outcome = switch(&frame, &Live, frame.ifindex());
+    log(&ctx, &outcome);
+    carry_out(&mut frame, &outcome)
+}
+
+/// For `trunkline trace`: the same rules on the same tables, and the outcome in map `TRACE`.
+#[xdp]
+pub fn trunkline_trace(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    let ifindex = TRACE.get(0).map_or(0, |trace| trace.ifindex);
+    let outcome = switch(&frame, &ReadOnly(Live), ifindex);
+    answer(&mut frame, ifindex, &outcome)
+}
+
+#[inline(always)]
+fn carry_out(frame: &mut XdpFrame<'_>, outcome: &Outcome) -> u32 {
+    let Some(ingress) = outcome.ingress else { return XDP_PASS };
+    match outcome.verdict {
+        Verdict::Punt(reason) => punt(ingress, reason),
+        Verdict::Drop(reason) => {
+            counters::dropped(ingress, reason);
+            XDP_DROP
+        }
+        Verdict::Forward { port, tag } => {
+            // The target first, the edit last: once edited, a frame cannot go to Open vSwitch any more.
+            if DEVICES.redirect(u32::from(port), u64::from(XDP_PASS)).is_err() {
+                return punt(ingress, PuntReason::UnreachableDestination);
+            }
+            let received = frame.len();
+            if frame.apply(tag).is_err() {
+                return punt(ingress, PuntReason::NoHeadroom);
+            }
+            counters::forwarded(ingress, received, port, frame.len());
+            XDP_REDIRECT
+        }
+    }
+}
+
+#[inline(always)]
+fn punt(ingress: u16, reason: PuntReason) -> u32 {
+    counters::punted(ingress, reason);
+    XDP_PASS
+}
+
+#[inline(always)]
+fn answer(frame: &mut XdpFrame<'_>, ifindex: u32, outcome: &Outcome) -> u32 {
+    let (action, kind, detail) = match outcome.verdict {
+        Verdict::Punt(reason) => (XDP_PASS, abi::TRACE_PUNT, reason as u16),
+        Verdict::Drop(reason) => (XDP_DROP, abi::TRACE_DROP, reason as u16),
+        Verdict::Forward { port, tag } => match frame.apply(tag) {
+            Ok(()) => (XDP_REDIRECT, abi::TRACE_FORWARD, port),
+            Err(()) => (XDP_PASS, abi::TRACE_PUNT, PuntReason::NoHeadroom as u16),
+        },
+    };
+    let vid = outcome.vid.map_or(abi::NO_VID, |vid| vid.get());
+    // Failing to store is reported by the unchanged `kind`.
+    let _ = TRACE.set(0, abi::Trace { ifindex, kind, detail, vid, reserved: [0; 3] }, 0);
+    action
+}
+
+/// Rare events for people who look for a fault. Without `--log-datapath` the verifier removes all of this: the
+/// level is a constant at load time.
+#[inline(always)]
+fn log(ctx: &XdpContext, outcome: &Outcome) {
+    let (Some(ingress), Verdict::Punt(reason)) = (outcome.ingress, outcome.verdict) else { return };
+    let event = match reason {
+        PuntReason::NewSource => "new source",
+        PuntReason::MovedSource => "moved source",
+        PuntReason::FdbFull => "FDB full",
+        PuntReason::LearningLimit => "learning limit",
+        _ => return,
+    };
+    debug!(ctx, "port {}: {}", ingress, event);
+}
+
+/// A panic that could be reached would be an endless loop, which the verifier refuses to load.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The licence under which the kernel lends its helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Compared with the agent's own before anything is attached.
+#[unsafe(no_mangle)]
+static TRUNKLINE_ABI: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);
+
+/// The learning trait has to be in scope of both tables.
+const _: fn() = || {
+    fn is_tables<T: Tables>() {}
+    is_tables::<Live>();
+    is_tables::<ReadOnly>();
+};

@@ -1,0 +1,305 @@
+//! The loaded programs against the switching core: same tables, same frames, same outcome.
+//!
+//! Every case is judged twice, by `trunkline_core::switch` on the host and by the kernel through
+//! `BPF_PROG_TEST_RUN`; the frame that leaves is compared with an edit done here. Needs CAP_BPF and CAP_NET_ADMIN.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use proptest::{prelude::*, test_runner::TestRunner};
+use trunkline::dataplane::{
+    BridgeNo, BridgeTimes, Dataplane as _, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
+};
+use trunkline_core::{
+    FdbEntry, FdbKey, Mac, Outcome, PuntReason, Tables, TagOp, Verdict, Vid, VidSet, abi, switch,
+};
+
+const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
+/// Interface indexes of the ports under test; only the tables know them.
+const FIRST_IFINDEX: u32 = 60_001;
+
+struct Host<'t> {
+    case: &'t Case,
+    now_s: u32,
+    fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
+    bridge: abi::Bridge,
+}
+
+impl Tables for Host<'_> {
+    fn port_no(&self, ifindex: u32) -> Option<u16> {
+        let port_no = ifindex.checked_sub(FIRST_IFINDEX)?;
+        (port_no < self.case.ports.len() as u32).then_some(port_no as u16)
+    }
+    fn port(&self, port_no: u16) -> Option<&abi::Port> {
+        // The kernel's array has unused ports where the case has none.
+        const UNUSED: &abi::Port = &abi::Port::UNUSED;
+        Some(self.case.ports.get(usize::from(port_no)).unwrap_or(UNUSED))
+    }
+    fn bridge(&self, _: u16) -> Option<&abi::Bridge> {
+        Some(&self.bridge)
+    }
+    fn now_s(&self) -> u32 {
+        self.now_s
+    }
+    fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
+        self.fdb.borrow().get(key).copied()
+    }
+    fn learn(&self, _: &FdbKey, _: FdbEntry, _: u32) -> Result<(), PuntReason> {
+        Ok(())
+    }
+    fn update(&self, _: &FdbKey, _: FdbEntry) {}
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    ports: Vec<abi::Port>,
+    stations: Vec<(Mac, u16, u16, u32, bool)>,
+    ingress: u32,
+    frame: Vec<u8>,
+}
+
+fn now_s() -> u32 {
+    rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse).tv_sec as u32
+}
+
+fn any_port() -> impl Strategy<Value = abi::Port> {
+    (0..6_u16, 0..12_u16, any::<u16>(), proptest::collection::vec(0..6_u16, 0..6), any::<bool>()).prop_map(
+        |(pvid, untagged, flags, vids, mostly)| {
+            let known = abi::PORT_PVID_HAS_TPID * 2 - 1;
+            let mut members: VidSet = vids.iter().filter_map(|vid| Vid::new(*vid)).collect();
+            members.insert(Vid::new(pvid).unwrap());
+            abi::Port {
+                pvid: if pvid == 5 { abi::NO_VID } else { pvid },
+                untagged: if untagged > 7 { abi::NO_VID } else { pvid },
+                flags: flags & known | abi::PORT_VALID | if mostly { abi::PORT_TARGET } else { 0 },
+                mtu: 1500,
+                learning_limit: 100,
+                members,
+                excluded: [Vid::new(untagged).unwrap()].into_iter().collect(),
+                ..abi::Port::UNUSED
+            }
+        },
+    )
+}
+
+fn any_mac() -> impl Strategy<Value = Mac> {
+    prop_oneof![12 => (0..4_u8).prop_map(|n| Mac([2, 0, 0, 0, 0, n])), 1 => any::<[u8; 6]>().prop_map(Mac)]
+}
+
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let tag = prop_oneof![
+        4 => Just(vec![]),
+        8 => (any::<bool>(), 0..6_u16, 0..16_u16).prop_map(|(ad, vid, high)| {
+            let [a, b] = (high << 12 | vid).to_be_bytes();
+            if ad { vec![0x88, 0xa8, a, b] } else { vec![0x81, 0, a, b] }
+        }),
+        1 => proptest::collection::vec(any::<u8>(), 0..6),
+    ];
+    let transport = (any::<[u8; 8]>(), prop_oneof![Just(6_u8), Just(17), Just(1), Just(47)], any::<bool>())
+        .prop_map(|(addresses, protocol, open)| {
+            let mut ip = vec![8, 0, 0x45, 0, 0, 60, 0, 1, 0x40, 0, 64, protocol, 0, 0];
+            ip.extend(addresses);
+            ip.resize(2 + 60, 7);
+            let words =
+                |bytes: &[u8]| bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum::<u32>();
+            let sum = words(&addresses) + u32::from(protocol) + 40;
+            let folded = ((sum >> 16) + (sum & 0xffff)) as u16;
+            let at = 22 + if protocol == 6 { 16 } else { 6 };
+            if open {
+                ip[at..at + 2].copy_from_slice(&folded.to_be_bytes());
+            }
+            ip
+        });
+    let payload = prop_oneof![
+        3 => (46..100_usize).prop_map(|length| [&[0xab, 0xcd][..], &vec![0x55; length]].concat()),
+        1 => (1490..1510_usize).prop_map(|length| [&[0xab, 0xcd][..], &vec![0x55; length]].concat()),
+        3 => transport,
+        1 => proptest::collection::vec(any::<u8>(), 2..60),
+    ];
+    (any_mac(), any_mac(), tag, payload)
+        .prop_map(|(d, s, tag, payload)| [&d.0[..], &s.0, &tag, &payload].concat())
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let station = (any_mac(), 0..6_u16, 0..4_u16, 0..400_u32, proptest::bool::weighted(0.1));
+    (
+        proptest::collection::vec(any_port(), 2..4),
+        proptest::collection::vec(station, 0..60),
+        0..3_u32,
+        any_frame(),
+    )
+        .prop_map(|(ports, stations, ingress, frame)| Case { ports, stations, ingress, frame })
+}
+
+/// What leaves, edited the slow way.
+fn edited(frame: &[u8], verdict: Verdict) -> Vec<u8> {
+    let Verdict::Forward { tag, .. } = verdict else { return frame.to_vec() };
+    let (addresses, rest) = frame.split_at(12);
+    match tag {
+        TagOp::Keep => frame.to_vec(),
+        TagOp::Push(tag) => [addresses, &tag.to_bytes(), rest].concat(),
+        TagOp::Pop => [addresses, &rest[4..]].concat(),
+        TagOp::Replace(tag) => [addresses, &tag.to_bytes(), &rest[4..]].concat(),
+    }
+}
+
+fn expected_trace(outcome: &Outcome) -> (u16, u16) {
+    match outcome.verdict {
+        Verdict::Forward { port, .. } => (abi::TRACE_FORWARD, port),
+        Verdict::Punt(reason) => (abi::TRACE_PUNT, reason as u16),
+        Verdict::Drop(reason) => (abi::TRACE_DROP, reason as u16),
+    }
+}
+
+fn kernel() -> Kernel {
+    Kernel::load(Options { stations: 1024, log: false }).expect("the programs load and pass the verifier")
+}
+
+#[test]
+fn the_loaded_program_decides_as_the_core_does() {
+    let kernel = RefCell::new(kernel());
+    let forwarded = RefCell::new(0);
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 3000, failure_persistence: None, ..Default::default() });
+    let result = runner.run(&any_case(), |case| {
+        let mut kernel = kernel.borrow_mut();
+        // Taken once: a case judged over a change of the second would be judged twice at different times.
+        let now_s = now_s();
+        kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s).unwrap();
+        for (place, rules) in case.ports.iter().enumerate() {
+            let ifindex = FIRST_IFINDEX + place as u32;
+            // The tables are all that counts here; no device is behind the index, so nothing can be sent to it.
+            let rules = abi::Port { flags: rules.flags & !abi::PORT_TARGET, ..*rules };
+            let port = InstalledPort { ifindex, device: format!("port{place}"), rules };
+            kernel.enter(PortNo(place as u16), &port).unwrap();
+            kernel.overwrite_rules(PortNo(place as u16), &case.ports[place]).unwrap();
+        }
+        for place in case.ports.len()..4 {
+            kernel.overwrite_rules(PortNo(place as u16), &abi::Port::UNUSED).unwrap();
+        }
+        let mut fdb = BTreeMap::new();
+        for (key, _) in kernel.stations().unwrap() {
+            kernel.set_station(&key, None).unwrap();
+        }
+        for (mac, vid, port, age_s, fixed) in &case.stations {
+            let key = FdbKey { bridge: 0, vid: Vid::new(*vid).unwrap(), mac: *mac };
+            // Two seconds off the limits, so that the clock may step between the two judges.
+            let age_s = if matches!(age_s, 72..=77 | 297..=302) { 0 } else { *age_s };
+            let entry = FdbEntry { port: *port, fixed: *fixed, shown_s: now_s.saturating_sub(age_s) };
+            kernel.set_station(&key, Some(entry)).unwrap();
+            fdb.insert(key, entry);
+        }
+        let bridge = abi::Bridge {
+            lease_s: now_s + LEASE_S,
+            refresh_s: TIMES.refresh_s,
+            ageing_s: TIMES.ageing_s,
+            reserved: 0,
+        };
+        let host = Host { case: &case, now_s, fdb: RefCell::new(fdb), bridge };
+        let outcome = switch(&case.frame[..], &host, FIRST_IFINDEX + case.ingress);
+        let (trace, sent) = kernel.trace(FIRST_IFINDEX + case.ingress, &case.frame).unwrap();
+        prop_assert_eq!((trace.kind, trace.detail), expected_trace(&outcome), "{:?}", outcome);
+        prop_assert_eq!(trace.vid, outcome.vid.map_or(abi::NO_VID, |vid| vid.get()));
+        prop_assert_eq!(&sent, &edited(&case.frame, outcome.verdict));
+        if matches!(outcome.verdict, Verdict::Forward { .. }) {
+            *forwarded.borrow_mut() += 1;
+        }
+        Ok(())
+    });
+    result.unwrap();
+    let forwarded = forwarded.into_inner();
+    assert!(forwarded > 100, "the cases forward frames now and then, not {forwarded} times");
+}
+
+/// The ports' own program on the loopback device, which is where a test run arrives.
+#[test]
+fn learning_counting_and_the_lease_work_in_the_kernel() {
+    use aya::programs::{TestRun as _, TestRunOptions};
+    let mut kernel = kernel();
+    let now_s = now_s();
+    let rules = abi::Port {
+        pvid: 10,
+        untagged: 10,
+        flags: abi::PORT_VALID | abi::PORT_TARGET | abi::PORT_PVID_HAS_TPID,
+        mtu: 1500,
+        learning_limit: 2,
+        members: VidSet::ALL,
+        ..abi::Port::UNUSED
+    };
+    let trunk = abi::Port { untagged: abi::NO_VID, ..rules };
+    for (place, rules) in [(0, rules), (1, trunk)] {
+        // The loopback device is ifindex 1 in every namespace; the last one entered arrives first.
+        kernel.enter(PortNo(place), &InstalledPort { ifindex: 1, device: "lo".into(), rules }).unwrap();
+    }
+    kernel.enter(PortNo(0), &InstalledPort { ifindex: 1, device: "lo".into(), rules }).unwrap();
+    let run = |kernel: &mut Kernel, src: u8, dst: u8| {
+        let frame = [&[2, 0, 0, 0, 0, dst][..], &[2, 0, 0, 0, 0, src, 0xab, 0xcd], &[0; 46]].concat();
+        let mut out = vec![0; 128];
+        let options =
+            TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = kernel.program().unwrap().test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
+    };
+    const PASS: u32 = 2;
+    const REDIRECT: u32 = 4;
+    let punts =
+        |kernel: &Kernel, reason: PuntReason| kernel.counters(PortNo(0)).unwrap().punted[reason.index()];
+
+    assert_eq!(run(&mut kernel, 1, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::BridgeSuspended), 1, "no lease yet");
+    kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s).unwrap();
+    assert_eq!(run(&mut kernel, 1, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::NewSource), 1);
+    assert_eq!(run(&mut kernel, 1, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::UnknownDestination), 1);
+
+    let there = FdbKey { bridge: 0, vid: Vid::new(10).unwrap(), mac: Mac([2, 0, 0, 0, 0, 9]) };
+    kernel.set_station(&there, Some(FdbEntry { port: 1, fixed: false, shown_s: now_s })).unwrap();
+    let (action, frame) = run(&mut kernel, 1, 9);
+    assert_eq!(action, REDIRECT);
+    assert_eq!(frame[12..18], [0x81, 0x00, 0, 10, 0xab, 0xcd]);
+    let (rx, tx) = (kernel.counters(PortNo(0)).unwrap(), kernel.counters(PortNo(1)).unwrap());
+    assert_eq!((rx.rx_frames, rx.rx_bytes, tx.tx_frames, tx.tx_bytes), (1, 60, 1, 64));
+
+    assert_eq!(run(&mut kernel, 2, 9).0, PASS);
+    assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::LearningLimit), 1, "two stations are the limit");
+    kernel.apply(&Op::Flush(PortNo(0)), now_s).unwrap();
+    assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::NewSource), 3, "room again");
+
+    kernel.renew(now_s - LEASE_S).unwrap();
+    assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::StaleHeartbeat), 1);
+    kernel.renew(now_s).unwrap();
+    assert_eq!(run(&mut kernel, 3, 9).0, REDIRECT);
+    kernel.apply(&Op::Suspend(BridgeNo(0)), now_s).unwrap();
+    assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+}
+
+#[test]
+fn a_full_fdb_forwards_through_ovs_and_loses_nobody() {
+    use aya::programs::{TestRun as _, TestRunOptions};
+    let mut kernel = Kernel::load(Options { stations: 16, log: false }).unwrap();
+    kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s()).unwrap();
+    let rules = abi::Port {
+        pvid: 0,
+        untagged: 0,
+        flags: abi::PORT_VALID,
+        mtu: 1500,
+        learning_limit: 1000,
+        members: VidSet::ALL,
+        ..abi::Port::UNUSED
+    };
+    kernel.enter(PortNo(0), &InstalledPort { ifindex: 1, device: "lo".into(), rules }).unwrap();
+    for station in 0..64_u8 {
+        let frame = [&[2, 0, 0, 0, 0, 0xff][..], &[2, 0, 0, 0, 1, station, 0xab, 0xcd], &[0; 46]].concat();
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
+        assert_eq!(kernel.program().unwrap().test_run(options).unwrap().return_value, 2);
+    }
+    let counters = kernel.counters(PortNo(0)).unwrap();
+    let learned = kernel.stations().unwrap().len() as u64;
+    assert_eq!(counters.punted[PuntReason::NewSource.index()], learned);
+    assert_eq!(counters.punted[PuntReason::FdbFull.index()], 64 - learned);
+    assert!((16..64).contains(&learned), "{learned} stations");
+}

@@ -1,0 +1,340 @@
+//! The dataplane in the kernel: XDP programs on the ports, and their maps.
+//!
+//! Links are not pinned: when the agent ends, however it ends, the kernel takes the programs off the ports and Open
+//! vSwitch has them back.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, DevMap, HashMap, MapData, MapError, PerCpuArray},
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode, xdp::XdpLinkId},
+};
+use bytemuck::Zeroable as _;
+use thiserror::Error;
+use trunkline_core::{FdbEntry, FdbKey, abi};
+
+use super::{
+    BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo, pod::Raw,
+};
+
+/// The BPF object, built by `cargo xtask build-ebpf` and checked by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRUNKLINE_EBPF_OBJECT"));
+
+/// What can be chosen when the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Most stations on all bridges together.
+    pub stations: u32,
+    /// Whether the programs log rare events. Off, they have no code for it.
+    pub log: bool,
+}
+
+/// Why the programs could not be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The kernel lacks something, or refuses.
+    #[error("cannot load the BPF programs: {0}")]
+    Load(String),
+    /// The object lacks something: it does not belong to this binary.
+    #[error("the BPF object has no {0}: rebuild with `cargo xtask build`")]
+    Incomplete(&'static str),
+}
+
+/// Programs and maps in the kernel.
+pub struct Kernel {
+    ebpf: Ebpf,
+    slots: Array<MapData, Raw<abi::Slot>>,
+    ports: Array<MapData, Raw<abi::Port>>,
+    bridges: Array<MapData, Raw<abi::Bridge>>,
+    fdb: HashMap<MapData, Raw<abi::FdbKey>, Raw<abi::FdbValue>>,
+    learned: Array<MapData, u32>,
+    devices: DevMap<MapData>,
+    counters: PerCpuArray<MapData, Raw<abi::Counters>>,
+    trace: Array<MapData, Raw<abi::Trace>>,
+    links: BTreeMap<PortNo, XdpLinkId>,
+    installed: Installed,
+}
+
+const PROGRAM: &str = "trunkline_xdp";
+const TRACE_PROGRAM: &str = "trunkline_trace";
+
+impl Kernel {
+    /// Loads programs and maps. Nothing is attached yet.
+    ///
+    /// # Errors
+    /// No privileges, a kernel that is too old, or an object of another build.
+    pub fn load(options: Options) -> Result<Self, LoadError> {
+        let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("FDB", options.stations)
+            .override_global(aya_log::LEVEL, &level, true)
+            .load(OBJECT)
+            .map_err(|error| LoadError::Load(explain(&error)))?;
+        for program in [PROGRAM, TRACE_PROGRAM] {
+            let xdp = xdp(&mut ebpf, program)?;
+            xdp.load().map_err(|error| LoadError::Load(explain(&error)))?;
+        }
+        Ok(Self {
+            slots: map(&mut ebpf, "SLOTS")?,
+            ports: map(&mut ebpf, "PORTS")?,
+            bridges: map(&mut ebpf, "BRIDGES")?,
+            fdb: map(&mut ebpf, "FDB")?,
+            learned: map(&mut ebpf, "LEARNED")?,
+            devices: map(&mut ebpf, "DEVICES")?,
+            counters: map(&mut ebpf, "COUNTERS")?,
+            trace: map(&mut ebpf, "TRACE")?,
+            ebpf,
+            links: BTreeMap::new(),
+            installed: Installed::default(),
+        })
+    }
+
+    /// The kernel's number of the program on the ports.
+    pub fn program_id(&self) -> Option<u32> {
+        let program = self.ebpf.program(PROGRAM)?;
+        program.info().ok().map(|info| info.id())
+    }
+
+    /// The reader of the programs' log, if that was asked for.
+    ///
+    /// # Errors
+    /// The log's ring buffer could not be opened.
+    pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
+        aya_log::EbpfLogger::init(&mut self.ebpf)
+    }
+
+    /// The program on the ports, for benchmarks and tests that run it directly.
+    ///
+    /// # Errors
+    /// Never for an object that could be loaded.
+    pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
+        xdp(&mut self.ebpf, PROGRAM)
+    }
+
+    /// Enters a port into the tables, without putting the program on its device.
+    ///
+    /// # Errors
+    /// A table could not be written, or the device is gone.
+    pub fn enter(&mut self, port: PortNo, new: &InstalledPort) -> Result<(), DataplaneError> {
+        let place = u32::from(port.0);
+        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new(operation, &new.device, cause)
+        };
+        // Without PORT_TARGET the place is never looked at, whatever stands there.
+        if new.rules.has(abi::PORT_TARGET) {
+            self.devices.set(place, new.ifindex, None, 0).map_err(|e| fail("send to", &e))?;
+        }
+        self.ports.set(place, Raw(new.rules), 0).map_err(|e| fail("write the rules of", &e))?;
+        let slot = abi::Slot { ifindex: new.ifindex, port_no: place };
+        self.slots
+            .set(new.ifindex % abi::IFINDEX_SLOTS, Raw(slot), 0)
+            .map_err(|e| fail("enter the interface index of", &e))
+    }
+
+    /// Changes the rules of a port and nothing else, for tests of the rules.
+    ///
+    /// # Errors
+    /// The table could not be written.
+    pub fn overwrite_rules(&mut self, port: PortNo, rules: &abi::Port) -> Result<(), DataplaneError> {
+        self.ports
+            .set(u32::from(port.0), Raw(*rules), 0)
+            .map_err(|e| DataplaneError::new("write the rules of", format!("port {}", port.0), &e))
+    }
+
+    fn install(&mut self, port: PortNo, new: &InstalledPort) -> Result<(), DataplaneError> {
+        if self.installed.ports.get(&port).is_some_and(|old| old.ifindex != new.ifindex) {
+            self.remove(port)?;
+        }
+        self.enter(port, new)?;
+        if !self.links.contains_key(&port) {
+            let fail = |cause: &(dyn std::error::Error + 'static)| {
+                DataplaneError::new("attach the XDP program to", &new.device, cause)
+            };
+            let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail(&e))?;
+            let link = program.attach_to_if_index(new.ifindex, XdpMode::Driver).map_err(|e| fail(&e))?;
+            self.links.insert(port, link);
+        }
+        self.installed.ports.insert(port, new.clone());
+        Ok(())
+    }
+
+    /// Takes a port out, trying every part of it, and reports the first failure.
+    fn remove(&mut self, port: PortNo) -> Result<(), DataplaneError> {
+        let place = u32::from(port.0);
+        let name =
+            self.installed.ports.get(&port).map_or_else(|| place.to_string(), |old| old.device.clone());
+        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new(operation, &name, cause)
+        };
+        let mut results = vec![
+            self.ports.set(place, Raw(abi::Port::UNUSED), 0).map_err(|e| fail("clear the rules of", &e)),
+        ];
+        if let Some(old) = self.installed.ports.get(&port) {
+            let slot = old.ifindex % abi::IFINDEX_SLOTS;
+            let empty = Raw(abi::Slot::default());
+            results
+                .push(self.slots.set(slot, empty, 0).map_err(|e| fail("clear the interface index of", &e)));
+        }
+        if let Some(link) = self.links.remove(&port) {
+            let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail("find the program for", &e))?;
+            results.push(program.detach(link).map_err(|e| fail("detach the XDP program from", &e)));
+        }
+        let zero = (0..self.cpus()).map(|_| Raw(abi::Counters::zeroed())).collect::<Vec<_>>();
+        if let Ok(zero) = aya::maps::PerCpuValues::try_from(zero) {
+            results.push(self.counters.set(place, zero, 0).map_err(|e| fail("clear the counters of", &e)));
+        }
+        self.installed.ports.remove(&port);
+        results.into_iter().collect()
+    }
+
+    fn cpus(&self) -> usize {
+        aya::util::nr_cpus().unwrap_or(1)
+    }
+
+    fn write_lease(
+        &mut self,
+        bridge: BridgeNo,
+        lease_s: u32,
+        times: BridgeTimes,
+    ) -> Result<(), DataplaneError> {
+        let BridgeTimes { refresh_s, ageing_s } = times;
+        let value = abi::Bridge { lease_s, refresh_s, ageing_s, reserved: 0 };
+        self.bridges
+            .set(u32::from(bridge.0), Raw(value), 0)
+            .map_err(|e| DataplaneError::new("write the lease of", format!("bridge {}", bridge.0), &e))
+    }
+}
+
+impl Dataplane for Kernel {
+    fn installed(&self) -> &Installed {
+        &self.installed
+    }
+
+    fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
+        match op {
+            Op::Suspend(bridge) => {
+                self.installed.active.remove(bridge);
+                self.write_lease(*bridge, 0, BridgeTimes { refresh_s: 0, ageing_s: 0 })
+            }
+            Op::Drain => drain().map_err(|e| DataplaneError::new("wait for", "the running programs", &e)),
+            Op::Remove(port) => self.remove(*port),
+            Op::Flush(port) => {
+                for (key, entry) in self.stations()? {
+                    if entry.port == port.0 {
+                        self.set_station(&key, None)?;
+                    }
+                }
+                self.recount(*port, 0)
+            }
+            Op::Install(port, new) => self.install(*port, new),
+            Op::Activate(bridge, times) => {
+                self.write_lease(*bridge, now_s + LEASE_S, *times)?;
+                self.installed.active.insert(*bridge, *times);
+                Ok(())
+            }
+        }
+    }
+
+    fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
+        let active = self.installed.active.clone();
+        active.into_iter().try_for_each(|(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times))
+    }
+
+    fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
+        let fail = |e: MapError| DataplaneError::new("read", "the forwarding database", &e);
+        let mut stations = Vec::new();
+        for key in self.fdb.keys() {
+            let key = key.map_err(fail)?;
+            match self.fdb.get(&key, 0) {
+                Ok(value) => stations.push((FdbKey::from_abi(key.0), FdbEntry::from_word(value.0.entry))),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(fail(error)),
+            }
+        }
+        Ok(stations)
+    }
+
+    fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
+        let raw = key.to_abi();
+        let result = match entry {
+            Some(entry) => self.fdb.insert(Raw(raw), Raw(raw.value(entry)), 0),
+            None => absent_is_fine(self.fdb.remove(&Raw(raw))),
+        };
+        result
+            .map_err(|e| DataplaneError::new("write", format!("station {} in VLAN {}", key.mac, key.vid), &e))
+    }
+
+    fn recount(&mut self, port: PortNo, stations: u32) -> Result<(), DataplaneError> {
+        self.learned
+            .set(u32::from(port.0), stations, 0)
+            .map_err(|e| DataplaneError::new("count the stations of", format!("port {}", port.0), &e))
+    }
+
+    fn counters(&self, port: PortNo) -> Result<abi::Counters, DataplaneError> {
+        let values = self
+            .counters
+            .get(&u32::from(port.0), 0)
+            .map_err(|e| DataplaneError::new("read the counters of", format!("port {}", port.0), &e))?;
+        Ok(values.iter().fold(abi::Counters::zeroed(), |sum, cpu| add(sum, cpu.0)))
+    }
+
+    fn trace(&mut self, ifindex: u32, frame: &[u8]) -> Result<(abi::Trace, Vec<u8>), DataplaneError> {
+        let fail = |cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new("run the program on", format!("interface {ifindex}"), cause)
+        };
+        let question = abi::Trace { ifindex, ..abi::Trace::default() };
+        self.trace.set(0, Raw(question), 0).map_err(|e| fail(&e))?;
+        let mut sent = vec![0; frame.len() + 8];
+        let program = xdp(&mut self.ebpf, TRACE_PROGRAM).map_err(|e| fail(&e))?;
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut sent), ..TestRunOptions::new() };
+        let result = program.test_run(options).map_err(|e| fail(&e))?;
+        sent.truncate(result.data_size_out as usize);
+        let answer = self.trace.get(&0, 0).map_err(|e| fail(&e))?;
+        Ok((answer.0, sent))
+    }
+}
+
+/// Waits for a grace period of the kernel's RCU, within which every running program ends.
+///
+/// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), and XDP programs run inside it.
+fn drain() -> std::io::Result<()> {
+    rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global).map_err(Into::into)
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(2) => Ok(()),
+        result => result,
+    }
+}
+
+fn add(mut sum: abi::Counters, cpu: abi::Counters) -> abi::Counters {
+    let words = bytemuck::cast_slice_mut::<_, u64>(std::slice::from_mut(&mut sum));
+    for (word, more) in words.iter_mut().zip(bytemuck::cast_slice::<_, u64>(&[cpu])) {
+        *word = word.wrapping_add(*more);
+    }
+    sum
+}
+
+fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?;
+    program.try_into().map_err(|_: ProgramError| LoadError::Incomplete(name))
+}
+
+fn map<M: TryFrom<aya::maps::Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, LoadError> {
+    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete(name))?;
+    M::try_from(map).map_err(|_| LoadError::Incomplete(name))
+}
+
+/// The whole chain of causes in one line, and the next step where it is known.
+fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = DataplaneError::new("", "", error).cause;
+    let denied = text.contains("os error 1)") || text.contains("os error 13)");
+    if denied { format!("{text}; CAP_BPF and CAP_NET_ADMIN are needed (run as root)") } else { text }
+}

@@ -1,0 +1,85 @@
+//! A dataplane in memory, for tests of the agent: they look at its state, not at calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytemuck::Zeroable as _;
+use trunkline_core::{FdbEntry, FdbKey, abi};
+
+use super::{BridgeNo, Dataplane, DataplaneError, Installed, LEASE_S, Op, PortNo};
+
+/// State that the kernel would have.
+#[derive(Default, Debug)]
+pub struct Memory {
+    /// What is installed.
+    pub installed: Installed,
+    /// Stations.
+    pub stations: BTreeMap<FdbKey, FdbEntry>,
+    /// Until when each active bridge may switch, in seconds.
+    pub leases: BTreeMap<BridgeNo, u32>,
+    /// Devices on which attaching fails, as if they had just vanished.
+    pub vanished: BTreeSet<u32>,
+}
+
+impl Dataplane for Memory {
+    fn installed(&self) -> &Installed {
+        &self.installed
+    }
+
+    fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
+        let Self { installed, stations, leases, vanished } = self;
+        match op {
+            Op::Suspend(bridge) => {
+                installed.active.remove(bridge);
+                leases.remove(bridge);
+            }
+            Op::Drain => {}
+            Op::Remove(port) => {
+                installed.ports.remove(port);
+            }
+            Op::Flush(port) => stations.retain(|_, entry| entry.port != port.0),
+            Op::Install(port, new) => {
+                if vanished.contains(&new.ifindex) {
+                    let cause = std::io::Error::from_raw_os_error(19);
+                    return Err(DataplaneError::new("attach to", &new.device, &cause));
+                }
+                let bridge = BridgeNo(new.rules.bridge);
+                assert!(!installed.active.contains_key(&bridge), "{op:?} on an active bridge");
+                installed.ports.insert(*port, new.clone());
+            }
+            Op::Activate(bridge, times) => {
+                installed.active.insert(*bridge, *times);
+                leases.insert(*bridge, now_s + LEASE_S);
+            }
+        }
+        Ok(())
+    }
+
+    fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
+        self.leases.values_mut().for_each(|lease_s| *lease_s = now_s + LEASE_S);
+        Ok(())
+    }
+
+    fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
+        Ok(self.stations.iter().map(|(key, entry)| (*key, *entry)).collect())
+    }
+
+    fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
+        match entry {
+            Some(entry) => self.stations.insert(*key, entry),
+            None => self.stations.remove(key),
+        };
+        Ok(())
+    }
+
+    fn recount(&mut self, _: PortNo, _: u32) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
+    fn counters(&self, _: PortNo) -> Result<abi::Counters, DataplaneError> {
+        Ok(abi::Counters::zeroed())
+    }
+
+    fn trace(&mut self, _: u32, frame: &[u8]) -> Result<(abi::Trace, Vec<u8>), DataplaneError> {
+        Ok((abi::Trace::default(), frame.to_vec()))
+    }
+}

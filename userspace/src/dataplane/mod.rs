@@ -1,0 +1,147 @@
+//! What the agent asks of the kernel, in the product's own nouns.
+//!
+//! [`Dataplane`] has two implementations: [`Kernel`] with the BPF programs and maps, and [`Memory`] for tests of the
+//! agent. Both keep an [`Installed`], which is what [`crate::plan`] compares the desired state with. Every [`Op`] can
+//! be repeated: deleting what is absent is success.
+
+mod kernel;
+mod memory;
+mod pod;
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+use trunkline_core::{FdbEntry, FdbKey, abi};
+
+pub use kernel::{Kernel, Options};
+pub use memory::Memory;
+
+/// Dense number of a port, ours; below [`abi::MAX_PORTS`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PortNo(pub u16);
+
+/// Dense number of a bridge, ours; below [`abi::MAX_BRIDGES`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BridgeNo(pub u16);
+
+/// The times of an active bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BridgeTimes {
+    /// Seconds after which a station is shown to Open vSwitch again.
+    pub refresh_s: u32,
+    /// Seconds after which a station that Open vSwitch was not shown is not used any more.
+    pub ageing_s: u32,
+}
+
+/// A port as installed: a device with the program on it, and its rules.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InstalledPort {
+    /// The kernel's interface index.
+    pub ifindex: u32,
+    /// Name of the device, for messages.
+    pub device: String,
+    /// The compiled rules.
+    pub rules: abi::Port,
+}
+
+/// What the kernel has.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Installed {
+    /// Bridges that switch by themselves now. Others are suspended.
+    pub active: BTreeMap<BridgeNo, BridgeTimes>,
+    /// Ports with the program attached.
+    pub ports: BTreeMap<PortNo, InstalledPort>,
+}
+
+/// One step from what is installed to what is desired.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Send all frames of a bridge to Open vSwitch.
+    Suspend(BridgeNo),
+    /// Wait until no program runs that read its tables before now.
+    Drain,
+    /// Take a port out: its program, its rules, its place as a destination.
+    Remove(PortNo),
+    /// Forget the stations on a port.
+    Flush(PortNo),
+    /// Put a port in, or change its rules. Only while its bridge is suspended.
+    Install(PortNo, InstalledPort),
+    /// Let a bridge switch by itself.
+    Activate(BridgeNo, BridgeTimes),
+}
+
+/// A failed step: the operation, its object and the cause.
+#[derive(Debug, Error)]
+#[error("cannot {operation} {object}: {cause}")]
+pub struct DataplaneError {
+    operation: &'static str,
+    object: String,
+    cause: String,
+}
+
+impl DataplaneError {
+    fn new(
+        operation: &'static str,
+        object: impl ToString,
+        cause: &(dyn std::error::Error + 'static),
+    ) -> Self {
+        let mut text = cause.to_string();
+        let mut source = cause.source();
+        while let Some(inner) = source {
+            text = format!("{text}: {inner}");
+            source = inner.source();
+        }
+        Self { operation, object: object.to_string(), cause: text }
+    }
+}
+
+/// How long the programs go on without a renewed lease, in seconds.
+pub const LEASE_S: u32 = 5;
+
+/// The programs and tables that switch frames.
+pub trait Dataplane {
+    /// What is there.
+    fn installed(&self) -> &Installed;
+
+    /// Carries out one step.
+    ///
+    /// # Errors
+    /// The step had no effect, or not all of it; it may be repeated. `installed` says what is there now.
+    fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError>;
+
+    /// Prolongs the lease of every active bridge to [`LEASE_S`] from now.
+    ///
+    /// # Errors
+    /// A lease could not be written; that bridge falls back to Open vSwitch.
+    fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError>;
+
+    /// All stations.
+    ///
+    /// # Errors
+    /// The table could not be read.
+    fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError>;
+
+    /// Enters (or overwrites) a station, or forgets it.
+    ///
+    /// # Errors
+    /// The table could not be written.
+    fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError>;
+
+    /// Corrects the number of stations that the programs believe a port to have.
+    ///
+    /// # Errors
+    /// The number could not be written.
+    fn recount(&mut self, port: PortNo, stations: u32) -> Result<(), DataplaneError>;
+
+    /// A port's counters, summed over all CPUs.
+    ///
+    /// # Errors
+    /// They could not be read.
+    fn counters(&self, port: PortNo) -> Result<abi::Counters, DataplaneError>;
+
+    /// What the programs would do with this frame on this device, and the frame as it would leave.
+    ///
+    /// # Errors
+    /// The program could not be run.
+    fn trace(&mut self, ifindex: u32, frame: &[u8]) -> Result<(abi::Trace, Vec<u8>), DataplaneError>;
+}
