@@ -10,7 +10,7 @@ use trunkline::dataplane::{
     BridgeNo, BridgeTimes, Dataplane as _, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
 };
 use trunkline_core::{
-    FdbEntry, FdbKey, Mac, Outcome, PuntReason, Tables, TagOp, Verdict, Vid, VidSet, abi, switch,
+    FdbEntry, FdbKey, Header, Mac, Outcome, PuntReason, Tables, TagOp, Verdict, Vid, VidSet, abi, switch,
 };
 
 const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
@@ -126,8 +126,21 @@ fn any_case() -> impl Strategy<Value = Case> {
         proptest::collection::vec(station, 0..60),
         0..3_u32,
         any_frame(),
+        proptest::bool::weighted(0.9),
     )
-        .prop_map(|(ports, stations, ingress, frame)| Case { ports, stations, ingress, frame })
+        .prop_map(|(ports, mut stations, ingress, frame, acquainted)| {
+            // Most frames are of stations that have met, or hardly any would be forwarded.
+            let port = ports.get(ingress as usize);
+            let header = frame.first_chunk().map(Header::parse);
+            if let (true, Some(port), Some(header)) = (acquainted, port, header)
+                && let Some(classified) = port.classify(header.tagging.single())
+            {
+                let vid = classified.vid.get();
+                stations.push((header.dst, vid, (ingress as u16 + 1) % ports.len() as u16, 0, false));
+                stations.push((header.src, vid, ingress as u16, 0, false));
+            }
+            Case { ports, stations, ingress, frame }
+        })
 }
 
 /// What leaves, edited the slow way.

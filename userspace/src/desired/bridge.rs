@@ -1,0 +1,115 @@
+//! What keeps a whole bridge with Open vSwitch, and its times.
+
+use crate::dataplane::BridgeTimes;
+use crate::ovsdb::{BridgeRow, ManagerRow, OpenVSwitchRow, Uuid};
+use crate::unixctl::FlowTable;
+
+use super::{BridgeFacts, World};
+
+/// `mac-aging-time` where it is unset, and its bounds (OVS `lib/mac-learning.c`), in seconds.
+const AGEING_S: (u32, u32, u32) = (300, 15, 3600);
+/// `mac-table-size` where it is unset, and its bounds.
+const TABLE_SIZE: (u32, u32, u32) = (8192, 10, 1_000_000);
+
+/// The first setting that is not on the allow-list, as a sentence.
+pub(super) fn gate(
+    world: &World<'_>,
+    host: &OpenVSwitchRow,
+    uuid: Uuid,
+    row: &BridgeRow,
+    facts: Option<&BridgeFacts>,
+) -> Option<String> {
+    if !world.selected.is_empty() && !world.selected.contains(&row.name) {
+        return Some("it is not among the bridges named with --bridge".to_owned());
+    }
+    host_gate(host)
+        .or_else(|| settings_gate(world, uuid, row))
+        .or_else(|| in_band_gate(world, host, row))
+        .or_else(|| flow_gate(facts))
+}
+
+fn host_gate(host: &OpenVSwitchRow) -> Option<String> {
+    let set = |key: &str| host.other_config.get(key).is_some_and(|value| value == "true");
+    if set("flow-restore-wait") {
+        return Some("Open_vSwitch other_config:flow-restore-wait is set: ovs-vswitchd is not switching".to_owned());
+    }
+    if set("hw-offload") {
+        return Some("Open_vSwitch other_config:hw-offload is set: flows may be in hardware".to_owned());
+    }
+    None
+}
+
+fn settings_gate(world: &World<'_>, uuid: Uuid, row: &BridgeRow) -> Option<String> {
+    if !matches!(row.datapath_type.as_str(), "" | "system" | "netdev") {
+        return Some(format!("its datapath_type {} is unknown", row.datapath_type));
+    }
+    if let Some(mirror) = row.mirrors.iter().next() {
+        let name = world.rows.mirrors.get(mirror).map_or_else(|| mirror.to_string(), |mirror| mirror.name.clone());
+        return Some(format!("mirror {name} copies its traffic; `ovs-vsctl clear bridge {} mirrors` removes it", row.name));
+    }
+    if !row.controller.is_empty() {
+        return Some("an OpenFlow controller decides about its flows (Bridge.controller)".to_owned());
+    }
+    let sampled = world.rows.flow_sample_collector_sets.values().any(|set| set.bridge == Some(uuid));
+    [
+        (!row.flow_tables.is_empty(), "it has flow table settings (Bridge.flow_tables)"),
+        (row.stp_enable, "spanning tree decides about its ports (Bridge.stp_enable)"),
+        (row.rstp_enable, "rapid spanning tree decides about its ports (Bridge.rstp_enable)"),
+        (row.netflow.is_some(), "NetFlow accounts for its traffic (Bridge.netflow)"),
+        (row.sflow.is_some(), "sFlow samples its traffic (Bridge.sflow)"),
+        (row.ipfix.is_some() || sampled, "IPFIX samples its traffic (Bridge.ipfix)"),
+        (row.auto_attach.is_some(), "auto-attach may change its VLANs (Bridge.auto_attach)"),
+    ]
+    .into_iter()
+    .find_map(|(set, reason)| set.then(|| reason.to_owned()))
+}
+
+/// A remote manager that is not out of band puts hidden flows into every bridge (OVS `connmgr.c`, `in-band.c`).
+fn in_band_gate(world: &World<'_>, host: &OpenVSwitchRow, row: &BridgeRow) -> Option<String> {
+    if row.other_config.get("disable-in-band").is_some_and(|value| value == "true") {
+        return None;
+    }
+    host.manager_options.iter().filter_map(|uuid| world.rows.managers.get(uuid)).find(|manager| in_band(manager)).map(
+        |manager| {
+            format!(
+                "manager {} is in-band; `ovs-vsctl set bridge {} other_config:disable-in-band=true` ends that",
+                manager.target, row.name
+            )
+        },
+    )
+}
+
+fn in_band(manager: &ManagerRow) -> bool {
+    let remote = manager.target.strip_prefix("tcp:").or_else(|| manager.target.strip_prefix("ssl:"));
+    let out_of_band = manager.connection_mode.as_deref() == Some("out-of-band");
+    remote.is_some_and(|host| !host.starts_with("127.") && !host.starts_with("[::1]")) && !out_of_band
+}
+
+fn flow_gate(facts: Option<&BridgeFacts>) -> Option<String> {
+    match &facts?.flow_table {
+        FlowTable::NormalOnly => None,
+        FlowTable::Empty => Some("it has no OpenFlow flow at all and drops everything".to_owned()),
+        FlowTable::Other { first, count } => {
+            Some(format!("it has {count} OpenFlow flow(s) other than the plain NORMAL one, the first: {first}"))
+        }
+    }
+}
+
+/// Ageing as Open vSwitch applies it, and a refresh well within it.
+pub(super) fn times(row: &BridgeRow) -> BridgeTimes {
+    let ageing_s = setting(row, "mac-aging-time", AGEING_S);
+    BridgeTimes { refresh_s: ageing_s / 4, ageing_s }
+}
+
+/// The size of Open vSwitch's table.
+pub(super) fn table_size(row: &BridgeRow) -> u32 {
+    setting(row, "mac-table-size", TABLE_SIZE)
+}
+
+/// A number as OVS reads it: unset, 0 and unreadable are the default, others are brought within bounds.
+fn setting(row: &BridgeRow, key: &str, (default, least, most): (u32, u32, u32)) -> u32 {
+    match row.other_config.get(key).and_then(|value| value.trim().parse::<i64>().ok()) {
+        None | Some(0) => default,
+        Some(value) => u32::try_from(value).map_or(least, |value| value.clamp(least, most)),
+    }
+}

@@ -1,0 +1,171 @@
+//! From what Open vSwitch has applied to what the fast path should do: pure, and with a reason for everything that is
+//! left alone.
+//!
+//! A bridge is accelerated only if all of its settings are on the allow-list: either mirrored here or without effect
+//! on forwarding. The same holds for each port. Whatever is outside gates the smallest scope that is certainly safe,
+//! and says so in a sentence that names the row and the way out.
+
+mod bridge;
+mod port;
+mod vlan;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use trunkline_core::abi;
+
+use crate::dataplane::BridgeTimes;
+use crate::links::{Link, Links};
+use crate::openflow::PortFlags;
+use crate::ovsdb::{BridgeRow, InterfaceRow, OpenVSwitchRow, PortRow, Rows, Uuid};
+use crate::unixctl::FlowTable;
+
+pub use vlan::{VlanMode, VlanRules};
+
+/// What ovs-vswitchd says of a bridge and the database does not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BridgeFacts {
+    /// Its OpenFlow tables.
+    pub flow_table: FlowTable,
+    /// OpenFlow port flags, by OpenFlow port number; ports without flags may be absent.
+    pub port_flags: BTreeMap<u16, PortFlags>,
+}
+
+/// Everything the compilation looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'w> {
+    /// The database, as far as Open vSwitch has applied it.
+    pub rows: &'w Rows,
+    /// The kernel's devices.
+    pub links: &'w Links,
+    /// Facts by bridge name. A bridge without facts is not accelerated yet.
+    pub facts: &'w BTreeMap<String, BridgeFacts>,
+    /// The bridges to accelerate; empty for all.
+    pub selected: &'w [String],
+    /// The kernel's number of our program, to tell it from others.
+    pub our_program: Option<u32>,
+    /// Whether 802.1Q devices can exist anywhere on this host, behind which a veth could hide a tag.
+    pub vlan_devices_possible: bool,
+}
+
+/// A bridge, compiled.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DesiredBridge {
+    /// `Bridge.name`
+    pub name: String,
+    /// `Bridge.datapath_type`, `system` where that is empty.
+    pub datapath: String,
+    /// Why none of it is accelerated.
+    pub reason: Option<String>,
+    /// Refresh and ageing.
+    pub times: BridgeTimes,
+    /// `mac-table-size`: the most stations that Open vSwitch keeps.
+    pub table_size: u32,
+    /// All its ports, accelerated or not, by name.
+    pub ports: Vec<DesiredPort>,
+}
+
+/// A port, compiled.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DesiredPort {
+    /// `Port.name`
+    pub name: String,
+    /// The device's interface index, if it exists.
+    pub ifindex: Option<u32>,
+    /// `Interface.ofport`, if Open vSwitch has opened it.
+    pub ofport: Option<u16>,
+    /// What people know it by.
+    pub vlan: VlanRules,
+    /// The rules for the program (with bridge 0), or why the port is left to Open vSwitch.
+    pub rules: Result<abi::Port, String>,
+    /// Why the port cannot be sent to directly, although frames from it are accelerated.
+    pub not_a_target: Option<String>,
+    /// The device must have its rx-vlan-offload switched off before the program may run on it.
+    pub wants_tags_in_frame: bool,
+}
+
+/// Compiles the bridges of the database, in the order of their names.
+pub fn compile(world: &World<'_>) -> Vec<DesiredBridge> {
+    let Some(host) = &world.rows.open_vswitch else { return Vec::new() };
+    let mut bridges: Vec<_> = host
+        .bridges
+        .iter()
+        .filter_map(|uuid| world.rows.bridges.get(uuid).map(|row| compile_bridge(world, host, *uuid, row)))
+        .collect();
+    bridges.sort_by(|a, b| a.name.cmp(&b.name));
+    bridges
+}
+
+fn compile_bridge(world: &World<'_>, host: &OpenVSwitchRow, uuid: Uuid, row: &BridgeRow) -> DesiredBridge {
+    let facts = world.facts.get(&row.name);
+    let table_size = bridge::table_size(row);
+    let mut ports: Vec<_> = row
+        .ports
+        .iter()
+        .filter_map(|port| world.rows.ports.get(port))
+        .map(|port| compile_port(world, row, port, facts, table_size))
+        .collect();
+    ports.sort_by(|a, b| a.name.cmp(&b.name));
+    DesiredBridge {
+        name: row.name.clone(),
+        datapath: if row.datapath_type.is_empty() { "system".to_owned() } else { row.datapath_type.clone() },
+        reason: bridge::gate(world, host, uuid, row, facts),
+        times: bridge::times(row),
+        table_size,
+        ports,
+    }
+}
+
+fn compile_port(
+    world: &World<'_>,
+    bridge: &BridgeRow,
+    row: &PortRow,
+    facts: Option<&BridgeFacts>,
+    table_size: u32,
+) -> DesiredPort {
+    let interfaces: Vec<&Arc<InterfaceRow>> =
+        row.interfaces.iter().filter_map(|uuid| world.rows.interfaces.get(uuid)).collect();
+    let vlan = VlanRules::new(row);
+    let single = match interfaces[..] {
+        [single] => Some(single.as_ref()),
+        _ => None,
+    };
+    let ofport = single.and_then(|interface| interface.ofport).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
+    let link = single.and_then(|interface| world.links.values().find(|link| link.name == interface.name));
+    let flags = ofport.and_then(|ofport| facts?.port_flags.get(&ofport));
+    let gate = match single {
+        Some(interface) => port::gate(world, bridge, row, interface, link.map(Arc::as_ref), flags),
+        None => Some(format!("it is a bond of {} interfaces", interfaces.len())),
+    };
+    let not_a_target = link.and_then(|link| link.can_be_redirected_to().err());
+    let rules = match (gate, link) {
+        (Some(reason), _) => Err(reason),
+        (None, None) => Err("its device does not exist".to_owned()),
+        (None, Some(link)) => vlan.compile().map(|rules| {
+            let rules = port::complete(rules, bridge, row, link, not_a_target.is_none());
+            abi::Port { learning_limit: table_size, ..rules }
+        }),
+    };
+    DesiredPort {
+        name: row.name.clone(),
+        ifindex: link.map(|link| link.ifindex),
+        ofport,
+        vlan,
+        wants_tags_in_frame: rules.is_ok() && link.is_some_and(|link| port::hides_tags(link)),
+        not_a_target: if rules.is_ok() { not_a_target } else { None },
+        rules: match (rules, link) {
+            (Ok(_), Some(link)) if port::hides_tags(link) => {
+                Err("rx-vlan-offload, which hides tags from XDP, is being switched off".to_owned())
+            }
+            (rules, _) => rules,
+        },
+    }
+}
+
+/// Whether a device's driver takes tags off received frames, and can be told not to.
+pub fn hides_tags(link: &Link) -> bool {
+    port::hides_tags(link)
+}
+
+#[cfg(test)]
+mod tests;
