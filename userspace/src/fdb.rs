@@ -1,0 +1,152 @@
+//! Keeping our stations a subset of Open vSwitch's.
+//!
+//! The program only enters a station together with Open vSwitch, so the two tables agree except where Open vSwitch
+//! forgets or moves one by itself: a flush, an eviction, a station that moved to a port without a program, an operator's
+//! entry. [`reconcile`] compares the two and takes out whatever differs. It never enters a learned station: Open
+//! vSwitch's own table may be a second behind, and a station that is missing here only costs one more frame through it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trunkline_core::{FdbEntry, FdbKey, Vid};
+
+use crate::dataplane::{BridgeNo, PortNo};
+use crate::unixctl::{FdbAge, FdbRow, OfPort};
+
+/// A correction of our table: an entry to write, or `None` to forget the station.
+pub type Correction = (FdbKey, Option<FdbEntry>);
+
+/// What to correct in `stations` (of all bridges) so that those of `bridge` agree with `rows` of Open vSwitch.
+///
+/// `ports` are the accelerated ports of the bridge by their OpenFlow number.
+pub fn reconcile(
+    stations: &[(FdbKey, FdbEntry)],
+    bridge: BridgeNo,
+    ports: &BTreeMap<u16, PortNo>,
+    rows: &[FdbRow],
+) -> Vec<Correction> {
+    let theirs: BTreeMap<FdbKey, (Option<PortNo>, bool)> = rows
+        .iter()
+        .filter_map(|row| {
+            let vid = Vid::new(row.vid)?;
+            let port = match row.port {
+                OfPort::Number(ofport) => ports.get(&ofport).copied(),
+                OfPort::Local => None,
+            };
+            let key = FdbKey { bridge: bridge.0, vid, mac: row.mac };
+            Some((key, (port, row.age == FdbAge::Static)))
+        })
+        .collect();
+
+    let mut agreed = BTreeSet::new();
+    let mut corrections = Vec::new();
+    for (key, entry) in stations.iter().filter(|(key, _)| key.bridge == bridge.0) {
+        if theirs.get(key) == Some(&(Some(PortNo(entry.port)), entry.fixed)) {
+            agreed.insert(*key);
+        } else {
+            corrections.push((*key, None));
+        }
+    }
+    for (key, (port, fixed)) in theirs {
+        if let (Some(port), true) = (port, fixed)
+            && !agreed.contains(&key)
+        {
+            corrections.push((key, Some(FdbEntry { port: port.0, fixed: true, shown_s: 0 })));
+        }
+    }
+    corrections
+}
+
+/// Stations that have expired, and how many the rest leave on each port.
+pub fn age(
+    stations: &[(FdbKey, FdbEntry)],
+    ageing_s: impl Fn(BridgeNo) -> Option<u32>,
+    now_s: u32,
+) -> (Vec<FdbKey>, BTreeMap<PortNo, u32>) {
+    let mut expired = Vec::new();
+    let mut counts = BTreeMap::new();
+    for (key, entry) in stations {
+        let limit_s = ageing_s(BridgeNo(key.bridge));
+        if !entry.fixed && limit_s.is_some_and(|limit_s| now_s.saturating_sub(entry.shown_s) >= limit_s) {
+            expired.push(*key);
+        } else {
+            *counts.entry(PortNo(entry.port)).or_insert(0) += 1;
+        }
+    }
+    (expired, counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trunkline_core::Mac;
+
+    fn key(last: u8, vid: u16) -> FdbKey {
+        FdbKey { bridge: 3, vid: Vid::new(vid).unwrap(), mac: Mac([2, 0, 0, 0, 0, last]) }
+    }
+
+    fn learned(port: u16) -> FdbEntry {
+        FdbEntry { port, fixed: false, shown_s: 100 }
+    }
+
+    fn row(last: u8, vid: u16, port: OfPort, age: FdbAge) -> FdbRow {
+        FdbRow { port, vid, mac: key(last, vid).mac, age }
+    }
+
+    const FRESH: FdbAge = FdbAge::Seconds(1);
+
+    #[test]
+    fn stations_on_which_both_agree_are_left_alone() {
+        let ports = [(1, PortNo(7))].into();
+        let rows = [row(1, 10, OfPort::Number(1), FRESH)];
+        assert_eq!(reconcile(&[(key(1, 10), learned(7))], BridgeNo(3), &ports, &rows), []);
+    }
+
+    #[test]
+    fn stations_that_ovs_lacks_or_has_elsewhere_are_forgotten() {
+        let ports = [(1, PortNo(7)), (2, PortNo(8))].into();
+        let stations = [1, 2, 3, 4].map(|last| (key(last, 10), learned(7)));
+        let rows = [
+            row(1, 20, OfPort::Number(1), FRESH),
+            row(2, 10, OfPort::Number(2), FRESH),
+            row(3, 10, OfPort::Local, FRESH),
+            row(4, 10, OfPort::Number(99), FRESH),
+        ];
+        let forgotten = [1, 2, 3, 4].map(|last| (key(last, 10), None));
+        assert_eq!(reconcile(&stations, BridgeNo(3), &ports, &rows), forgotten);
+    }
+
+    #[test]
+    fn other_bridges_stations_are_not_looked_at() {
+        assert_eq!(reconcile(&[(key(1, 10), learned(7))], BridgeNo(4), &BTreeMap::new(), &[]), []);
+    }
+
+    #[test]
+    fn learned_stations_of_ovs_are_not_taken_over_but_operators_entries_are() {
+        let ports = [(1, PortNo(7))].into();
+        let rows = [
+            row(1, 10, OfPort::Number(1), FRESH),
+            row(2, 10, OfPort::Number(1), FdbAge::Static),
+            row(3, 10, OfPort::Local, FdbAge::Static),
+        ];
+        let fixed = FdbEntry { port: 7, fixed: true, shown_s: 0 };
+        assert_eq!(reconcile(&[], BridgeNo(3), &ports, &rows), [(key(2, 10), Some(fixed))]);
+        assert_eq!(reconcile(&[(key(2, 10), fixed)], BridgeNo(3), &ports, &rows), []);
+        assert_eq!(reconcile(&[(key(2, 10), fixed)], BridgeNo(3), &ports, &[]), [(key(2, 10), None)]);
+    }
+
+    #[test]
+    fn a_learned_station_that_becomes_an_operators_is_overwritten() {
+        let ports = [(1, PortNo(7))].into();
+        let rows = [row(2, 10, OfPort::Number(1), FdbAge::Static)];
+        let corrections = reconcile(&[(key(2, 10), learned(7))], BridgeNo(3), &ports, &rows);
+        assert_eq!(corrections.last().unwrap().1, Some(FdbEntry { port: 7, fixed: true, shown_s: 0 }));
+    }
+
+    #[test]
+    fn expired_stations_go_and_the_rest_are_counted() {
+        let stations = [(key(1, 10), learned(7)), (key(2, 10), FdbEntry { shown_s: 250, ..learned(7) })];
+        let (expired, counts) = age(&stations, |_| Some(300), 400);
+        assert_eq!(expired, [key(1, 10)]);
+        assert_eq!(counts, [(PortNo(7), 1)].into());
+    }
+}
