@@ -91,7 +91,9 @@ pub(super) async fn dump<F: Family>(
     attributes: Vec<u8>,
     what: &'static str,
 ) -> Result<Option<Vec<Vec<u8>>>, LinkError> {
-    exchange::<F>(handle, command, attributes, NLM_F_REQUEST | NLM_F_DUMP, what).await
+    // The kernel does not acknowledge a dump that begins. Asking for it keeps netlink-proto waiting for the dump's end:
+    // the netdev family does not mark its answers as parts of one, and the first would pass for the last.
+    exchange::<F>(handle, command, attributes, NLM_F_REQUEST | NLM_F_DUMP | NLM_F_ACK, what).await
 }
 
 /// The answer's attributes to one question, or nothing if it was only carried out; `None` as for [`dump`].
