@@ -1,4 +1,15 @@
 //! trunkline, the agent and its command line, as a library.
 
+pub mod agent;
+pub mod applied;
 pub mod dataplane;
+pub mod desired;
+pub mod event;
+pub mod fdb;
+pub mod jsonrpc;
 pub mod links;
+pub mod openflow;
+pub mod ovsdb;
+pub mod plan;
+pub mod status;
+pub mod unixctl;

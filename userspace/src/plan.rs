@@ -50,9 +50,10 @@ pub fn plan(installed: &Installed, desired: &Installed) -> Vec<Op> {
     let flushed: BTreeSet<PortNo> = removed.iter().copied().chain(changed).collect();
     ops.extend(flushed.into_iter().map(Op::Flush));
     ops.extend(placed.into_iter().map(|(port, new)| Op::Install(port, new.clone())));
-    let active = desired.active.iter().filter(|(bridge, times)| {
-        suspended.contains(bridge) || installed.active.get(bridge) != Some(times)
-    });
+    let active = desired
+        .active
+        .iter()
+        .filter(|(bridge, times)| suspended.contains(bridge) || installed.active.get(bridge) != Some(times));
     ops.extend(active.map(|(bridge, times)| Op::Activate(*bridge, *times)));
     ops
 }
@@ -98,10 +99,9 @@ impl Numbers {
             return Err(format!("another port's interface index shares its place {slot} in the table"));
         }
         let taken: BTreeSet<_> = self.ports.values().copied().collect();
-        let free = (0..abi::MAX_PORTS as u16)
-            .map(PortNo)
-            .find(|number| !taken.contains(number))
-            .ok_or_else(|| format!("{} ports are accelerated already, the most there can be", abi::MAX_PORTS))?;
+        let free = (0..abi::MAX_PORTS as u16).map(PortNo).find(|number| !taken.contains(number)).ok_or_else(
+            || format!("{} ports are accelerated already, the most there can be", abi::MAX_PORTS),
+        )?;
         self.ports.insert((bridge, ifindex), free);
         Ok(free)
     }
@@ -154,7 +154,11 @@ mod tests {
         let desired = state(&[(0, port(5, 10)), (1, port(6, 10))], true);
         assert_eq!(
             plan(&Installed::default(), &desired),
-            [Op::Install(PortNo(0), port(5, 10)), Op::Install(PortNo(1), port(6, 10)), Op::Activate(B, TIMES)]
+            [
+                Op::Install(PortNo(0), port(5, 10)),
+                Op::Install(PortNo(1), port(6, 10)),
+                Op::Activate(B, TIMES)
+            ]
         );
     }
 

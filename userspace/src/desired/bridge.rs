@@ -31,7 +31,9 @@ pub(super) fn gate(
 fn host_gate(host: &OpenVSwitchRow) -> Option<String> {
     let set = |key: &str| host.other_config.get(key).is_some_and(|value| value == "true");
     if set("flow-restore-wait") {
-        return Some("Open_vSwitch other_config:flow-restore-wait is set: ovs-vswitchd is not switching".to_owned());
+        return Some(
+            "Open_vSwitch other_config:flow-restore-wait is set: ovs-vswitchd is not switching".to_owned(),
+        );
     }
     if set("hw-offload") {
         return Some("Open_vSwitch other_config:hw-offload is set: flows may be in hardware".to_owned());
@@ -44,8 +46,12 @@ fn settings_gate(world: &World<'_>, uuid: Uuid, row: &BridgeRow) -> Option<Strin
         return Some(format!("its datapath_type {} is unknown", row.datapath_type));
     }
     if let Some(mirror) = row.mirrors.iter().next() {
-        let name = world.rows.mirrors.get(mirror).map_or_else(|| mirror.to_string(), |mirror| mirror.name.clone());
-        return Some(format!("mirror {name} copies its traffic; `ovs-vsctl clear bridge {} mirrors` removes it", row.name));
+        let name =
+            world.rows.mirrors.get(mirror).map_or_else(|| mirror.to_string(), |mirror| mirror.name.clone());
+        return Some(format!(
+            "mirror {name} copies its traffic; `ovs-vsctl clear bridge {} mirrors` removes it",
+            row.name
+        ));
     }
     if !row.controller.is_empty() {
         return Some("an OpenFlow controller decides about its flows (Bridge.controller)".to_owned());
@@ -89,9 +95,9 @@ fn flow_gate(facts: Option<&BridgeFacts>) -> Option<String> {
     match &facts?.flow_table {
         FlowTable::NormalOnly => None,
         FlowTable::Empty => Some("it has no OpenFlow flow at all and drops everything".to_owned()),
-        FlowTable::Other { first, count } => {
-            Some(format!("it has {count} OpenFlow flow(s) other than the plain NORMAL one, the first: {first}"))
-        }
+        FlowTable::Other { first, count } => Some(format!(
+            "it has {count} OpenFlow flow(s) other than the plain NORMAL one, the first: {first}"
+        )),
     }
 }
 

@@ -130,7 +130,8 @@ fn compile_port(
         [single] => Some(single.as_ref()),
         _ => None,
     };
-    let ofport = single.and_then(|interface| interface.ofport).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
+    let ofport =
+        single.and_then(|interface| interface.ofport).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
     let link = single.and_then(|interface| world.links.values().find(|link| link.name == interface.name));
     let flags = ofport.and_then(|ofport| facts?.port_flags.get(&ofport));
     let gate = match single {

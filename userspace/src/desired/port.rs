@@ -61,13 +61,9 @@ fn settings_gate(row: &PortRow, interface: &InterfaceRow) -> Option<String> {
 }
 
 fn flags_gate(flags: &PortFlags) -> Option<String> {
-    [
-        (flags.no_receive, "no-receive"),
-        (flags.no_forward, "no-forward"),
-        (flags.no_flood, "no-flood"),
-    ]
-    .into_iter()
-    .find_map(|(set, name)| set.then(|| format!("its OpenFlow port has the flag {name}")))
+    [(flags.no_receive, "no-receive"), (flags.no_forward, "no-forward"), (flags.no_flood, "no-flood")]
+        .into_iter()
+        .find_map(|(set, name)| set.then(|| format!("its OpenFlow port has the flag {name}")))
 }
 
 /// Whether Open vSwitch really has the device, and this very one.

@@ -1,0 +1,112 @@
+//! Everything that happens to the agent, and everything it asks for in return.
+//!
+//! Tasks do the I/O and send events; the agent turns each into state and effects. Nothing else happens in between, so
+//! that a sequence of events tells the whole story.
+
+use crate::links::LinkEvent;
+use crate::openflow::OpenFlowEvent;
+use crate::ovsdb::OvsdbEvent;
+use crate::unixctl::{FdbRow, FdbStats, FlowTable};
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// To the database.
+    Ovsdb(OvsdbEvent),
+    /// To the kernel's devices.
+    Links(LinkEvent),
+    /// To a bridge's OpenFlow side.
+    OpenFlow(OpenFlowEvent),
+    /// ovs-vswitchd answered [`Effect::Probe`].
+    Probed {
+        /// The bridge.
+        bridge: String,
+        /// Of the question.
+        generation: u64,
+        /// The answer, or why there is none.
+        answer: Result<Probe, String>,
+    },
+    /// ovs-vswitchd answered [`Effect::Poll`].
+    Polled {
+        /// The bridge.
+        bridge: String,
+        /// The answer, or why there is none.
+        answer: Result<Poll, String>,
+    },
+    /// ovs-vswitchd answered [`Effect::Settle`].
+    Settled(u64),
+    /// [`Effect::RxVlanOffload`] did not work.
+    OffloadRefused {
+        /// The device.
+        ifindex: u32,
+        /// The reason.
+        cause: String,
+    },
+    /// A second has passed, and this is how the host stands.
+    Tick(HostFacts),
+}
+
+/// What is looked up every second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostFacts {
+    /// The process that ovs-vswitchd's pid file names.
+    pub vswitchd_pid: Option<u32>,
+    /// Whether 802.1Q devices can exist on this host.
+    pub vlan_devices_possible: bool,
+}
+
+/// What a bridge has to be asked before it is accelerated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Probe {
+    /// Version of the running ovs-vswitchd.
+    pub version: String,
+    /// Its flow table.
+    pub flow_table: FlowTable,
+    /// Its stations.
+    pub stations: Vec<FdbRow>,
+}
+
+/// What is asked every second.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Poll {
+    /// Its flow table, if that was asked.
+    pub flow_table: Option<FlowTable>,
+    /// Counters of its table of stations.
+    pub stats: FdbStats,
+    /// Its stations, if the counters had changed or it was time.
+    pub stations: Option<Vec<FdbRow>>,
+}
+
+/// Something to do, outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Ask ovs-vswitchd about a bridge; answer with [`Event::Probed`].
+    Probe {
+        /// The bridge.
+        bridge: String,
+        /// To be repeated in the answer.
+        generation: u64,
+    },
+    /// Ask for changes of a bridge's stations; answer with [`Event::Polled`].
+    Poll {
+        /// The bridge.
+        bridge: String,
+        /// The last known counters; other ones call for the stations.
+        known: Option<FdbStats>,
+        /// Ask for the flow table too.
+        flows: bool,
+    },
+    /// Wait until ovs-vswitchd has been through its main loop; answer with [`Event::Settled`].
+    Settle(u64),
+    /// Follow exactly these bridges by OpenFlow.
+    Follow(Vec<String>),
+    /// Switch a device's rx-vlan-offload.
+    RxVlanOffload {
+        /// The device.
+        ifindex: u32,
+        /// Its name.
+        device: String,
+        /// On or off.
+        on: bool,
+    },
+}
