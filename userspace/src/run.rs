@@ -1,0 +1,355 @@
+//! The agent's process: sockets, signals, clocks, and the loop around [`Agent`].
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{info, warn};
+
+use crate::agent::Agent;
+use crate::config::{self, RunDir};
+use crate::control::{self, Call, Reply, Request};
+use crate::dataplane::{Kernel, Options};
+use crate::event::{Effect, Event, HostFacts, Poll, Probe};
+use crate::ovsdb::Endpoint;
+use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
+use crate::{links, openflow, ovsdb, status};
+
+/// What the agent is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The database.
+    pub ovsdb: Endpoint,
+    /// Open vSwitch's run directory.
+    pub ovs_rundir: PathBuf,
+    /// Our own.
+    pub run_dir: RunDir,
+    /// The bridges to accelerate; none for all.
+    pub bridges: Vec<String>,
+    /// For the programs.
+    pub options: Options,
+}
+
+/// Between a change nobody waited for and the question whether it is in force: the time in which ovs-vswitchd, woken
+/// by the same message as we, begins to work on it.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Runs the agent until it is told to end, then gives all ports back.
+///
+/// # Errors
+/// It could not start: another agent runs, privileges or kernel features are missing. Open vSwitch has all frames.
+pub async fn run(config: Config) -> Result<()> {
+    check_kernel()?;
+    fs::create_dir_all(&config.run_dir.0)
+        .with_context(|| format!("cannot make the run directory {}", config.run_dir.0.display()))?;
+    let _lock = lock(&config.run_dir)?;
+    restore_offloads(&config.run_dir).await;
+    let mut kernel = Kernel::load(config.options)?;
+    if config.options.log {
+        forward_log(&mut kernel)?;
+    }
+    let our_program = kernel.program_id();
+    let socket = config.run_dir.socket();
+    let listener = control::bind(&socket)
+        .with_context(|| format!("cannot bind the control socket {}", socket.display()))?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+
+    let (events, mut inbox) = mpsc::channel(256);
+    let (calls, mut requests) = mpsc::channel(16);
+    tokio::spawn(control::serve(listener, calls));
+    tokio::spawn(ovsdb::run(config.ovsdb.clone(), events.clone(), Event::Ovsdb));
+    tokio::spawn(links::watch(events.clone(), Event::Links));
+    let agent = Agent::new(kernel, config.bridges.clone(), our_program);
+    let mut outside = Outside::new(&config, events);
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    info!(version = env!("CARGO_PKG_VERSION"), database = %config.ovsdb, "started");
+    notify(&[NotifyState::Ready]);
+
+    let mut agent = agent;
+    let mut detached = None;
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = inbox.recv() => match event {
+                Some(event) => event,
+                None => bail!("all sources of events have ended"),
+            },
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = ticks.tick() => {
+                notify(&[NotifyState::Watchdog]);
+                Event::Tick(outside.host_facts())
+            }
+            Some(call) = requests.recv() => {
+                let Call { request, reply } = call;
+                if request == Request::Detach {
+                    detached = Some(reply);
+                    break;
+                }
+                // A client that did not wait is no concern of ours.
+                let _ = reply.send(answer(&mut agent, &request));
+                continue;
+            }
+        };
+        for effect in agent.handle(event, now_s()) {
+            outside.carry_out(effect);
+        }
+    }
+
+    notify(&[NotifyState::Stopping]);
+    let (failures, effects) = agent.give_back();
+    for effect in effects {
+        if let Effect::RxVlanOffload { ifindex, device, on } = effect {
+            switch_offload(&config.run_dir, ifindex, &device, on).await;
+        }
+    }
+    for failure in &failures {
+        warn!(%failure, "giving the ports back");
+    }
+    // Best effort: a socket without a listener says the same.
+    let _ = fs::remove_file(&socket);
+    info!("all ports are Open vSwitch's again");
+    if let Some(reply) = detached {
+        let ports =
+            serde_json::json!({ "failures": failures.iter().map(ToString::to_string).collect::<Vec<_>>() });
+        let _ = reply.send(Reply::Ok(ports));
+        // The answer is written by another task.
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Seconds of the clock that the programs read (`bpf_ktime_get_coarse_ns`).
+pub fn now_s() -> u32 {
+    u32::try_from(rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse).tv_sec)
+        .unwrap_or(u32::MAX)
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd was not told");
+    }
+}
+
+fn answer(agent: &mut Agent<Kernel>, request: &Request) -> Reply {
+    fn document<T: serde::Serialize, E: ToString>(result: Result<T, E>) -> Reply {
+        let value = result.map_err(|error| error.to_string());
+        let value = value.and_then(|value| serde_json::to_value(value).map_err(|error| error.to_string()));
+        value.map_or_else(Reply::Error, Reply::Ok)
+    }
+    match request {
+        Request::Status => document::<_, String>(Ok(agent.status())),
+        Request::FdbShow => document(agent.fdb_stations()),
+        Request::FdbFlush { bridge, port, vlan } => {
+            document(agent.flush_stations(bridge.as_deref(), port.as_deref(), *vlan))
+        }
+        Request::Stats => document(agent.stats()),
+        Request::Trace { port, frame } => match status::unhex(frame) {
+            Some(frame) => document(agent.trace(port, &frame)),
+            None => Reply::Error(format!("{frame} is no frame: write pairs of hexadecimal digits")),
+        },
+        Request::Detach => Reply::Error("the agent is ending".to_owned()),
+    }
+}
+
+fn check_kernel() -> Result<()> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (5, 15) {
+        bail!(
+            "Linux {release} is too old: 5.15 is the oldest with all that is needed (XDP links, a coarse clock for \
+             programs, forwarding between veth, tap and NIC)"
+        );
+    }
+    Ok(())
+}
+
+fn lock(run_dir: &RunDir) -> Result<File> {
+    let path = run_dir.lock();
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => bail!(
+            "another agent runs with the run directory {}: stop it first (`systemctl stop trunkline`, or `trunkline \
+             detach`)",
+            run_dir.0.display()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn forward_log(kernel: &mut Kernel) -> Result<()> {
+    let mut logger = kernel.logger().context("cannot read the log of the BPF programs")?;
+    tokio::spawn(async move {
+        loop {
+            logger.flush();
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    Ok(())
+}
+
+/// Where effects are carried out: each in a task of its own that ends in an event.
+struct Outside {
+    ovs_rundir: PathBuf,
+    run_dir: RunDir,
+    unixctl: Unixctl,
+    events: mpsc::Sender<Event>,
+    followed: BTreeMap<String, AbortHandle>,
+}
+
+impl Outside {
+    fn new(config: &Config, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            ovs_rundir: config.ovs_rundir.clone(),
+            run_dir: config.run_dir.clone(),
+            unixctl: Unixctl::new(&config.ovs_rundir),
+            events,
+            followed: BTreeMap::new(),
+        }
+    }
+
+    fn host_facts(&self) -> HostFacts {
+        HostFacts {
+            vswitchd_pid: config::vswitchd_pid(&self.ovs_rundir),
+            vlan_devices_possible: config::vlan_devices_possible(),
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let (unixctl, events) = (self.unixctl.clone(), self.events.clone());
+        // The agent ends before its events are all read; a task that cannot send one has nobody to tell.
+        match effect {
+            Effect::Probe { bridge, generation } => {
+                tokio::spawn(async move {
+                    let answer = probe(&unixctl, &bridge).await.map_err(|error| error.to_string());
+                    let _ = events.send(Event::Probed { bridge, generation, answer }).await;
+                });
+            }
+            Effect::Poll { bridge, known, flows } => {
+                tokio::spawn(async move {
+                    let answer =
+                        poll(&unixctl, &bridge, known, flows).await.map_err(|error| error.to_string());
+                    let _ = events.send(Event::Polled { bridge, answer }).await;
+                });
+            }
+            Effect::Settle(token) => {
+                tokio::spawn(async move {
+                    sleep(SETTLE).await;
+                    while unixctl.version().await.is_err() {
+                        sleep(SETTLE).await;
+                    }
+                    let _ = events.send(Event::Settled(token)).await;
+                });
+            }
+            Effect::Follow(bridges) => self.follow(bridges),
+            Effect::RxVlanOffload { ifindex, device, on } => {
+                let run_dir = self.run_dir.clone();
+                tokio::spawn(async move {
+                    if let Some(cause) = switch_offload(&run_dir, ifindex, &device, on).await {
+                        let _ = events.send(Event::OffloadRefused { ifindex, cause }).await;
+                    }
+                });
+            }
+        }
+    }
+
+    fn follow(&mut self, bridges: Vec<String>) {
+        self.followed.retain(|bridge, task| {
+            let stays = bridges.contains(bridge);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for bridge in bridges {
+            let (rundir, events) = (self.ovs_rundir.clone(), self.events.clone());
+            self.followed.entry(bridge).or_insert_with_key(|bridge| {
+                tokio::spawn(openflow::run(rundir, bridge.clone(), events, Event::OpenFlow)).abort_handle()
+            });
+        }
+    }
+}
+
+async fn probe(unixctl: &Unixctl, bridge: &str) -> Result<Probe, UnixctlError> {
+    Ok(Probe {
+        version: unixctl.version().await?,
+        flow_table: unixctl.flow_table(bridge).await?,
+        stations: unixctl.fdb_show(bridge).await?,
+    })
+}
+
+async fn poll(
+    unixctl: &Unixctl,
+    bridge: &str,
+    known: Option<FdbStats>,
+    flows: bool,
+) -> Result<Poll, UnixctlError> {
+    let flow_table = if flows { Some(unixctl.flow_table(bridge).await?) } else { None };
+    let stats = unixctl.fdb_stats(bridge).await?;
+    let stations = if known == Some(stats) { None } else { Some(unixctl.fdb_show(bridge).await?) };
+    Ok(Poll { flow_table, stats, stations })
+}
+
+/// Switches a device's rx-vlan-offload and keeps account of it in a file, so that it is restored even after a crash.
+/// Returns why it did not work.
+async fn switch_offload(run_dir: &RunDir, ifindex: u32, device: &str, on: bool) -> Option<String> {
+    let path = run_dir.offloads();
+    let mut names = read_names(&path);
+    names.retain(|name| name != device);
+    if !on {
+        names.push(device.to_owned());
+        write_names(&path, &names);
+    }
+    match links::set_rx_vlan_offload(ifindex, on).await {
+        Ok(_) => {
+            info!(device, on, "rx-vlan-offload switched");
+            if on {
+                write_names(&path, &names);
+            }
+            None
+        }
+        Err(error) if error.is_absent() => None,
+        Err(error) => {
+            warn!(device, on, %error, "rx-vlan-offload not switched");
+            Some(error.to_string())
+        }
+    }
+}
+
+/// Switches on again what an agent that was killed had switched off.
+pub async fn restore_offloads(run_dir: &RunDir) {
+    for device in read_names(&run_dir.offloads()) {
+        if let Ok(text) = fs::read_to_string(format!("/sys/class/net/{device}/ifindex"))
+            && let Ok(ifindex) = text.trim().parse()
+        {
+            switch_offload(run_dir, ifindex, &device, true).await;
+        }
+    }
+}
+
+fn read_names(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
+}
+
+fn write_names(path: &Path, names: &[String]) {
+    let result = if names.is_empty() { fs::remove_file(path) } else { fs::write(path, names.join("\n")) };
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warn!(path = %path.display(), %error, "switched offloads are not on record");
+        }
+        _ => {}
+    }
+}
