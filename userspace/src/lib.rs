@@ -1,1 +1,3 @@
+//! The agent beside Open vSwitch, and its command line.
 
+pub mod jsonrpc;
