@@ -1,3 +1,4 @@
 //! The agent beside Open vSwitch, and its command line.
 
 pub mod jsonrpc;
+pub mod ovsdb;
