@@ -2,3 +2,4 @@
 
 pub mod jsonrpc;
 pub mod ovsdb;
+pub mod unixctl;
