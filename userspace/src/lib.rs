@@ -2,6 +2,9 @@
 
 pub mod agent;
 pub mod applied;
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod desired;
 pub mod event;
@@ -11,5 +14,6 @@ pub mod links;
 pub mod openflow;
 pub mod ovsdb;
 pub mod plan;
+pub mod run;
 pub mod status;
 pub mod unixctl;

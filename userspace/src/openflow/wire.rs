@@ -1,0 +1,387 @@
+//! The few OpenFlow 1.0 messages needed, from `openflow-1.0.h`, `openflow-common.h` and `nicira-ext.h`.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use super::PortFlags;
+
+const VERSION: u8 = 1;
+const HEADER_LEN: usize = 8;
+const PHY_PORT_LEN: usize = 48;
+
+const HELLO: u8 = 0;
+const HELLO_VERSION_BITMAP: u16 = 1;
+const ERROR: u8 = 1;
+const ECHO_REQUEST: u8 = 2;
+const ECHO_REPLY: u8 = 3;
+const VENDOR: u8 = 4;
+const GET_CONFIG_REQUEST: u8 = 7;
+const GET_CONFIG_REPLY: u8 = 8;
+const SET_CONFIG: u8 = 9;
+const PORT_STATUS: u8 = 12;
+const STATS_REQUEST: u8 = 16;
+const STATS_REPLY: u8 = 17;
+
+const STATS_PORT_DESC: u16 = 13;
+const STATS_VENDOR: u16 = 0xffff;
+const STATS_MORE: u16 = 1;
+
+const NICIRA: u32 = 0x2320;
+const NXT_SET_ASYNC_CONFIG: u32 = 19;
+const NXT_SET_CONTROLLER_ID: u32 = 20;
+const NXT_FLOW_MONITOR_PAUSED: u32 = 22;
+const NXT_FLOW_MONITOR_RESUMED: u32 = 23;
+const NXST_FLOW_MONITOR: u32 = 2;
+/// ADD, DELETE and MODIFY; neither the flows there are, nor their actions.
+const NXFMF_CHANGES: u16 = 1 << 1 | 1 << 2 | 1 << 3;
+const OFPP_NONE: u16 = 0xffff;
+const ALL_TABLES: u8 = 0xff;
+
+const PORT_STATUS_DELETE: u8 = 1;
+const PORT_STATUS_ALL: u32 = 0b111;
+const FRAGMENTS: u16 = 3;
+
+const NO_RECV: u32 = 1 << 2;
+const NO_FLOOD: u32 = 1 << 4;
+const NO_FWD: u32 = 1 << 5;
+
+/// Any but 0, and unlikely to be any `controller(id=…)` action's.
+const CONTROLLER_ID: u16 = 0x746c;
+
+/// Why bytes are no OpenFlow 1.0 message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub(super) enum WireError {
+    #[error("the peer speaks OpenFlow version {0}, not 1.0, or no OpenFlow at all")]
+    Version(u8),
+    #[error("the peer sent an OpenFlow message of type {0} with an impossible length")]
+    Length(u8),
+}
+
+/// A message from the switch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Incoming {
+    Hello {
+        /// Whether the switch may speak OpenFlow 1.0.
+        offers_us: bool,
+    },
+    Error {
+        kind: u16,
+        code: u16,
+    },
+    /// With the reply to send.
+    EchoRequest(Vec<u8>),
+    Config {
+        fragments: u16,
+    },
+    Ports {
+        ports: BTreeMap<u16, PortFlags>,
+        more: bool,
+    },
+    PortPut(u16, PortFlags),
+    PortGone(u16),
+    FlowsChanged,
+    Other,
+}
+
+fn message(kind: u8, body: &[&[u8]]) -> Vec<u8> {
+    let body = body.concat();
+    // The longest message made here is an echo's reply, which is as long as its request.
+    let [high, low] = ((HEADER_LEN + body.len()) as u16).to_be_bytes();
+    let mut bytes = vec![VERSION, kind, high, low, 0, 0, 0, kind];
+    bytes.extend(body);
+    bytes
+}
+
+fn vendor(subtype: u32, body: &[&[u8]]) -> Vec<u8> {
+    message(VENDOR, &[&NICIRA.to_be_bytes(), &subtype.to_be_bytes(), &body.concat()])
+}
+
+pub(super) fn hello() -> Vec<u8> {
+    message(HELLO, &[])
+}
+
+/// Takes a controller id other than 0.
+pub(super) fn set_controller_id() -> Vec<u8> {
+    vendor(NXT_SET_CONTROLLER_ID, &[&[0; 6], &CONTROLLER_ID.to_be_bytes()])
+}
+
+/// Port status only: no packets, no expired flows. The pairs are for the two roles.
+pub(super) fn set_async_config() -> Vec<u8> {
+    let ports = PORT_STATUS_ALL.to_be_bytes();
+    vendor(NXT_SET_ASYNC_CONFIG, &[&[0; 8], &ports, &ports, &[0; 8]])
+}
+
+pub(super) fn get_config() -> Vec<u8> {
+    message(GET_CONFIG_REQUEST, &[])
+}
+
+/// Leaves the handling of fragments as it is, and sets a miss length other than 0.
+pub(super) fn set_config(fragments: u16) -> Vec<u8> {
+    message(SET_CONFIG, &[&fragments.to_be_bytes(), &1u16.to_be_bytes()])
+}
+
+/// Wants to hear of every change to any flow in any table.
+pub(super) fn monitor_flows() -> Vec<u8> {
+    let stats = [&STATS_VENDOR.to_be_bytes()[..], &[0; 2], &NICIRA.to_be_bytes()].concat();
+    let subtype = [&NXST_FLOW_MONITOR.to_be_bytes()[..], &[0; 4]].concat();
+    let (id, match_len) = (1u32.to_be_bytes(), [0; 2]);
+    let watched: [&[u8]; 6] =
+        [&id, &NXFMF_CHANGES.to_be_bytes(), &OFPP_NONE.to_be_bytes(), &match_len, &[ALL_TABLES], &[0; 5]];
+    message(STATS_REQUEST, &[&stats, &subtype, &watched.concat()])
+}
+
+/// Asks for all ports. (The features reply of OpenFlow 1.0 leaves out those beyond its 64 KiB.)
+pub(super) fn describe_ports() -> Vec<u8> {
+    message(STATS_REQUEST, &[&STATS_PORT_DESC.to_be_bytes(), &[0; 2]])
+}
+
+/// The length of the message that `bytes` begin with, if all of it is there.
+pub(super) fn complete_message(bytes: &[u8]) -> Result<Option<usize>, WireError> {
+    let [version, kind, high, low, ..] = *bytes else { return Ok(None) };
+    // A hello may offer, and an error may be in, another version.
+    if version != VERSION && !matches!(kind, HELLO | ERROR) || version == 0 {
+        return Err(WireError::Version(version));
+    }
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if length < HEADER_LEN {
+        return Err(WireError::Length(kind));
+    }
+    Ok((bytes.len() >= length).then_some(length))
+}
+
+/// Reads one complete message.
+pub(super) fn parse(bytes: &[u8]) -> Result<Incoming, WireError> {
+    let Some((&[_, kind, _, _, x0, x1, x2, x3], body)) = bytes.split_first_chunk::<HEADER_LEN>() else {
+        return Err(WireError::Length(bytes.get(1).copied().unwrap_or_default()));
+    };
+    let parsed = match kind {
+        HELLO => hello_offers(body).map(|offers_us| Incoming::Hello { offers_us }),
+        ERROR => error(body),
+        ECHO_REQUEST => {
+            let mut reply = message(ECHO_REPLY, &[body]);
+            reply[4..HEADER_LEN].copy_from_slice(&[x0, x1, x2, x3]);
+            Some(Incoming::EchoRequest(reply))
+        }
+        GET_CONFIG_REPLY => be16(body).map(|flags| Incoming::Config { fragments: flags & FRAGMENTS }),
+        PORT_STATUS => port_status(body),
+        STATS_REPLY => stats(body),
+        VENDOR => vendor_message(body),
+        _ => Some(Incoming::Other),
+    };
+    parsed.ok_or(WireError::Length(kind))
+}
+
+/// `ofp_hello_elem_versionbitmap` of OpenFlow 1.3.1: without one, all versions up to the header's are meant.
+fn hello_offers(mut elements: &[u8]) -> Option<bool> {
+    while !elements.is_empty() {
+        let (kind, length) = (be16(elements)?, usize::from(be16(elements.get(2..)?)?));
+        if kind == HELLO_VERSION_BITMAP {
+            return Some(be32(elements.get(4..length)?)? & 1 << VERSION != 0);
+        }
+        elements = elements.get(length.max(4).next_multiple_of(8)..).unwrap_or_default();
+    }
+    Some(true)
+}
+
+fn error(body: &[u8]) -> Option<Incoming> {
+    Some(Incoming::Error { kind: be16(body)?, code: be16(body.get(2..)?)? })
+}
+
+fn port_status(body: &[u8]) -> Option<Incoming> {
+    let (head, port) = body.split_first_chunk::<8>()?;
+    let (number, flags) = phy_port(port.first_chunk()?);
+    Some(if head[0] == PORT_STATUS_DELETE {
+        Incoming::PortGone(number)
+    } else {
+        Incoming::PortPut(number, flags)
+    })
+}
+
+fn stats(body: &[u8]) -> Option<Incoming> {
+    let more = be16(body.get(2..)?)? & STATS_MORE != 0;
+    let content = body.get(4..)?;
+    match be16(body)? {
+        STATS_PORT_DESC => {
+            let (ports, rest) = content.as_chunks::<PHY_PORT_LEN>();
+            rest.is_empty().then(|| Incoming::Ports { ports: ports.iter().map(phy_port).collect(), more })
+        }
+        STATS_VENDOR if be32(content)? == NICIRA && be32(content.get(4..)?)? == NXST_FLOW_MONITOR => {
+            // The reply to the request itself has nothing after vendor, subtype and padding.
+            let updates = content.get(12..)?;
+            Some(if updates.is_empty() { Incoming::Other } else { Incoming::FlowsChanged })
+        }
+        _ => Some(Incoming::Other),
+    }
+}
+
+fn vendor_message(body: &[u8]) -> Option<Incoming> {
+    let (vendor, subtype) = (be32(body)?, be32(body.get(4..)?)?);
+    Some(match (vendor, subtype) {
+        // More changes than the socket could take: what happened meanwhile is unknown.
+        (NICIRA, NXT_FLOW_MONITOR_PAUSED | NXT_FLOW_MONITOR_RESUMED) => Incoming::FlowsChanged,
+        _ => Incoming::Other,
+    })
+}
+
+/// `struct ofp10_phy_port`: number, Ethernet address, name, flags, and what is of no interest here.
+fn phy_port(port: &[u8; PHY_PORT_LEN]) -> (u16, PortFlags) {
+    let [
+        n0,
+        n1,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        name @ ..,
+        c0,
+        c1,
+        c2,
+        c3,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+    ] = port;
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let config = u32::from_be_bytes([*c0, *c1, *c2, *c3]);
+    let flags = PortFlags {
+        name: String::from_utf8_lossy(name).into_owned(),
+        no_receive: config & NO_RECV != 0,
+        no_forward: config & NO_FWD != 0,
+        no_flood: config & NO_FLOOD != 0,
+    };
+    (u16::from_be_bytes([*n0, *n1]), flags)
+}
+
+fn be16(bytes: &[u8]) -> Option<u16> {
+    bytes.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+fn be32(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn phy_port_bytes(number: u16, name: &str, config: u32) -> Vec<u8> {
+        let mut bytes = number.to_be_bytes().to_vec();
+        bytes.extend([0xaa, 0x55, 0xaa, 0x55, 0, 1]);
+        bytes.extend(name.bytes().chain(std::iter::repeat(0)).take(16));
+        bytes.extend(config.to_be_bytes());
+        bytes.extend([0; 20]);
+        bytes
+    }
+
+    #[test]
+    fn requests_are_laid_out_as_in_the_headers() {
+        assert_eq!(hello(), [1, 0, 0, 8, 0, 0, 0, 0]);
+        assert_eq!(set_config(1), [1, 9, 0, 12, 0, 0, 0, 9, 0, 1, 0, 1]);
+        assert_eq!(
+            set_controller_id(),
+            [1, 4, 0, 24, 0, 0, 0, 4, 0, 0, 0x23, 0x20, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0x74, 0x6c]
+        );
+        assert_eq!(
+            monitor_flows(),
+            [
+                1, 16, 0, 40, 0, 0, 0, 16, 0xff, 0xff, 0, 0, 0, 0, 0x23, 0x20, 0, 0, 0, 2, 0, 0, 0,
+                0, // stats
+                0, 0, 0, 1, 0, 14, 0xff, 0xff, 0, 0, 0xff, 0, 0, 0, 0, 0
+            ]
+        );
+        assert_eq!(set_async_config().len(), 16 + 24);
+    }
+
+    #[test]
+    fn a_hello_tells_whether_it_offers_openflow_10() {
+        let offers = |hello: &[u8]| parse(hello).map(|parsed| parsed == Incoming::Hello { offers_us: true });
+        assert_eq!(offers(&[6, 0, 0, 8, 0, 0, 0, 0]), Ok(true));
+        assert_eq!(offers(&[4, 0, 0, 16, 0, 0, 0, 0, 0, 1, 0, 8, 0, 0, 0, 0x12]), Ok(true));
+        assert_eq!(offers(&[4, 0, 0, 16, 0, 0, 0, 0, 0, 1, 0, 8, 0, 0, 0, 0x10]), Ok(false));
+        assert_eq!(offers(&[4, 0, 0, 16, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0x10]), Ok(true));
+        assert_eq!(offers(&[4, 0, 0, 12, 0, 0, 0, 0, 0, 1, 0, 2]), Err(WireError::Length(HELLO)));
+    }
+
+    #[test]
+    fn ports_are_described_with_their_flags() {
+        let body =
+            [phy_port_bytes(1, "p1", NO_RECV | NO_FWD), phy_port_bytes(0xfffe, "a-name-of-16-byt", NO_FLOOD)];
+        let reply = message(STATS_REPLY, &[&[0, 13, 0, 1], &body.concat()]);
+        let flags = |name: &str, no_receive, no_forward, no_flood| PortFlags {
+            name: name.to_owned(),
+            no_receive,
+            no_forward,
+            no_flood,
+        };
+        let ports =
+            [(1, flags("p1", true, true, false)), (0xfffe, flags("a-name-of-16-byt", false, false, true))];
+        assert_eq!(parse(&reply), Ok(Incoming::Ports { ports: ports.into(), more: true }));
+    }
+
+    #[test]
+    fn port_status_tells_what_became_of_a_port() {
+        let status = |reason: u8| {
+            message(PORT_STATUS, &[&[reason, 0, 0, 0, 0, 0, 0, 0], &phy_port_bytes(7, "p7", NO_FLOOD)])
+        };
+        let flags = PortFlags { name: "p7".to_owned(), no_flood: true, ..PortFlags::default() };
+        assert_eq!(parse(&status(2)), Ok(Incoming::PortPut(7, flags)));
+        assert_eq!(parse(&status(1)), Ok(Incoming::PortGone(7)));
+    }
+
+    #[test]
+    fn only_a_reply_with_updates_is_a_change() {
+        let reply = |updates: &[u8]| {
+            let head = [0xff, 0xff, 0, 0, 0, 0, 0x23, 0x20, 0, 0, 0, 2, 0, 0, 0, 0];
+            parse(&message(STATS_REPLY, &[&head, updates]))
+        };
+        assert_eq!(reply(&[]), Ok(Incoming::Other));
+        assert_eq!(reply(&[0, 8, 0, 4, 0, 0, 0, 0]), Ok(Incoming::FlowsChanged));
+    }
+
+    #[test]
+    fn an_echo_is_answered_with_its_own_content() {
+        let request = [1, 2, 0, 10, 1, 2, 3, 4, 0xab, 0xcd];
+        let reply = vec![1, 3, 0, 10, 1, 2, 3, 4, 0xab, 0xcd];
+        assert_eq!(parse(&request), Ok(Incoming::EchoRequest(reply)));
+    }
+
+    #[test]
+    fn other_protocols_are_refused() {
+        assert_eq!(complete_message(b"HTTP/1.1 400"), Err(WireError::Version(b'H')));
+        assert_eq!(complete_message(&[1, 8, 0, 7]), Err(WireError::Length(8)));
+        assert_eq!(complete_message(&[0; 8]), Err(WireError::Version(0)));
+        assert_eq!(complete_message(&[4, 0, 0, 16, 0, 0, 0, 0]), Ok(None));
+        assert_eq!(parse(&[1, 12, 0, 9, 0, 0, 0, 0, 0]), Err(WireError::Length(PORT_STATUS)));
+    }
+
+    proptest! {
+        #[test]
+        fn junk_never_panics(kind in 0u8..30, body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&message(kind, &[&body]));
+            let _ = parse(&body);
+            let _ = complete_message(&body);
+        }
+    }
+}

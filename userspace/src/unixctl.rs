@@ -1,0 +1,327 @@
+//! ovs-vswitchd's command socket, the one `ovs-appctl` uses: what the database does not tell.
+//!
+//! [`Unixctl`] finds the socket by the daemon's pid file, keeps one connection and opens a new one when the
+//! daemon was restarted. Commands run in the daemon's main thread, so callers ask seldom, and every call ends
+//! within a time-out. The texts are those of OVS 2.13 to 4.0; a text that is not understood is an
+//! [`UnixctlError::Protocol`], never a guess.
+
+mod text;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use trunkline_core::Mac;
+
+use crate::jsonrpc::{Connection, JsonRpcError, Limits, Message};
+
+/// How long a command may take.
+pub const TIME_OUT: Duration = Duration::from_secs(2);
+
+/// Why a command gave no answer.
+#[derive(Debug, Error)]
+pub enum UnixctlError {
+    /// No daemon: no pid file, or nobody listens where it points.
+    #[error("ovs-vswitchd is not running: {}: {cause}", path.display())]
+    NotRunning {
+        /// The pid file or the socket.
+        path: PathBuf,
+        /// What the system said about it.
+        cause: io::Error,
+    },
+    /// The socket is there, and this process may not use it, or the system failed.
+    #[error("cannot reach ovs-vswitchd: {}: {cause}", path.display())]
+    Unreachable {
+        /// The pid file or the socket.
+        path: PathBuf,
+        /// What the system said about it.
+        cause: io::Error,
+    },
+    /// The daemon did not answer in time.
+    #[error("ovs-vswitchd did not answer `{command}` within {} s", after.as_secs_f32())]
+    TimedOut {
+        /// The command.
+        command: String,
+        /// How long it was given.
+        after: Duration,
+    },
+    /// The daemon refused the command.
+    #[error("ovs-vswitchd refused `{command}`: {message}")]
+    Failed {
+        /// The command with its arguments.
+        command: String,
+        /// OVS's own text.
+        message: String,
+    },
+    /// The stream broke or carried something else than JSON-RPC.
+    #[error("`{command}` to ovs-vswitchd: {cause}")]
+    Stream {
+        /// The command.
+        command: String,
+        /// What happened.
+        cause: JsonRpcError,
+    },
+    /// The answer is not what this program knows how to read.
+    #[error("cannot read ovs-vswitchd's answer to `{command}`: {detail}")]
+    Protocol {
+        /// The command.
+        command: String,
+        /// The text in question.
+        detail: String,
+    },
+}
+
+/// An OpenFlow port, as `fdb/show` prints it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum OfPort {
+    /// `Interface.ofport`. Of a bond it is any one member's.
+    Number(u16),
+    /// The bridge's own port.
+    Local,
+}
+
+/// How long ago OVS last saw a station.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FdbAge {
+    /// Seconds; negative for what was a static entry before `mac-aging-time` changed.
+    Seconds(i64),
+    /// Added by hand; does not age.
+    Static,
+}
+
+/// One row of `fdb/show`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FdbRow {
+    /// Where the station is.
+    pub port: OfPort,
+    /// OVS's internal VLAN, 0 to 4095.
+    pub vid: u16,
+    /// The station.
+    pub mac: Mac,
+    /// When it was last seen.
+    pub age: FdbAge,
+}
+
+/// `fdb/stats-show`: changes when an entry comes, goes or moves; not when one is merely refreshed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FdbStats {
+    /// Entries in the table.
+    pub current: u64,
+    /// The most it holds.
+    pub maximum: u64,
+    /// Those added by hand; 0 before OVS 2.16. OVS over-counts it (ovs-vswitchd evicts static entries too).
+    pub static_entries: u64,
+    /// Entries ever learned.
+    pub learned: u64,
+    /// Entries ever removed by age.
+    pub expired: u64,
+    /// Entries ever removed because the table was full.
+    pub evicted: u64,
+    /// Entries that ever changed port.
+    pub moved: u64,
+}
+
+/// What a bridge's OpenFlow tables say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FlowTable {
+    /// Every frame goes to NORMAL: only flows that match everything, whose only action is NORMAL.
+    NormalOnly,
+    /// No flow at all: every frame is dropped.
+    Empty,
+    /// Something else.
+    Other {
+        /// The first flow that is not plain NORMAL, without its statistics.
+        first: String,
+        /// How many such flows there are.
+        count: usize,
+    },
+}
+
+/// A client of the command socket. Clones share one connection.
+#[derive(Clone, Debug)]
+pub struct Unixctl {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    rundir: PathBuf,
+    time_out: Duration,
+    open: Mutex<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    pid: u32,
+    socket: PathBuf,
+    connection: Connection<UnixStream>,
+    last_id: u64,
+}
+
+impl Unixctl {
+    /// For the ovs-vswitchd whose pid file is in `rundir`. Does not connect yet.
+    #[must_use]
+    pub fn new(rundir: &Path) -> Self {
+        Self::with_time_out(rundir, TIME_OUT)
+    }
+
+    /// The same, with another time-out.
+    #[must_use]
+    pub fn with_time_out(rundir: &Path, time_out: Duration) -> Self {
+        let shared = Shared { rundir: rundir.to_path_buf(), time_out, open: Mutex::new(None) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Runs a command, as `ovs-appctl COMMAND ARGS…` does, and returns what it prints.
+    ///
+    /// # Errors
+    /// Any [`UnixctlError`].
+    pub async fn call(&self, command: &str, args: &[&str]) -> Result<String, UnixctlError> {
+        let after = self.shared.time_out;
+        match timeout(after, self.shared.call(command, args)).await {
+            Ok(result) => result,
+            Err(_) => Err(UnixctlError::TimedOut { command: command.to_owned(), after }),
+        }
+    }
+
+    /// The daemon's version, such as `3.1.0`.
+    ///
+    /// # Errors
+    /// Any [`UnixctlError`].
+    pub async fn version(&self) -> Result<String, UnixctlError> {
+        self.read("version", &[], text::version).await
+    }
+
+    /// The stations a bridge knows, least recently learned first.
+    ///
+    /// # Errors
+    /// Any [`UnixctlError`]; [`UnixctlError::Failed`] when there is no such bridge.
+    pub async fn fdb_show(&self, bridge: &str) -> Result<Vec<FdbRow>, UnixctlError> {
+        self.read("fdb/show", &[bridge], text::fdb).await
+    }
+
+    /// The counters of a bridge's table of stations.
+    ///
+    /// # Errors
+    /// Any [`UnixctlError`]; [`UnixctlError::Failed`] when there is no such bridge.
+    pub async fn fdb_stats(&self, bridge: &str) -> Result<FdbStats, UnixctlError> {
+        self.read("fdb/stats-show", &[bridge], text::fdb_stats).await
+    }
+
+    /// Whether a bridge's flow table is NORMAL and nothing else. Hidden flows count; those of table 254, which
+    /// OVS itself puts into every bridge and which frames only reach by way of other flows, do not.
+    ///
+    /// # Errors
+    /// Any [`UnixctlError`]; [`UnixctlError::Failed`] when there is no such bridge.
+    pub async fn flow_table(&self, bridge: &str) -> Result<FlowTable, UnixctlError> {
+        self.read("bridge/dump-flows", &[bridge], text::flow_table).await
+    }
+
+    async fn read<T>(
+        &self,
+        command: &str,
+        args: &[&str],
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Result<T, UnixctlError> {
+        let answer = self.call(command, args).await?;
+        parse(&answer).map_err(|detail| UnixctlError::Protocol { command: command.to_owned(), detail })
+    }
+}
+
+impl Shared {
+    async fn call(&self, command: &str, args: &[&str]) -> Result<String, UnixctlError> {
+        let mut slot = self.open.lock().await;
+        let pid = self.pid()?;
+        // Taken out, and put back after an answer: a call that was given up leaves no late answer for the next.
+        if let Some(mut open) = slot.take().filter(|open| open.pid == pid) {
+            match open.call(command, args).await {
+                Err(UnixctlError::Stream { .. }) => {}
+                answer => {
+                    *slot = Some(open);
+                    return answer;
+                }
+            }
+        }
+        let mut open = self.connect(pid).await?;
+        let answer = open.call(command, args).await;
+        if !matches!(answer, Err(UnixctlError::Stream { .. })) {
+            *slot = Some(open);
+        }
+        answer
+    }
+
+    fn pid(&self) -> Result<u32, UnixctlError> {
+        let path = self.rundir.join("ovs-vswitchd.pid");
+        match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| UnixctlError::NotRunning {
+                path,
+                cause: io::Error::new(io::ErrorKind::InvalidData, "the file holds no process id"),
+            }),
+            Err(cause) => Err(cannot_reach(path, cause)),
+        }
+    }
+
+    async fn connect(&self, pid: u32) -> Result<Open, UnixctlError> {
+        let socket = self.rundir.join(format!("ovs-vswitchd.{pid}.ctl"));
+        match UnixStream::connect(&socket).await {
+            Ok(stream) => {
+                Ok(Open { pid, socket, connection: Connection::new(stream, Limits::UNIXCTL), last_id: 0 })
+            }
+            Err(cause) => Err(cannot_reach(socket, cause)),
+        }
+    }
+}
+
+fn cannot_reach(path: PathBuf, cause: io::Error) -> UnixctlError {
+    match cause.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            UnixctlError::NotRunning { path, cause }
+        }
+        _ => UnixctlError::Unreachable { path, cause },
+    }
+}
+
+impl Open {
+    async fn call(&mut self, command: &str, args: &[&str]) -> Result<String, UnixctlError> {
+        match self.exchange(command, args).await {
+            Ok(Ok(Value::String(text))) => Ok(text),
+            Ok(Ok(other)) => Err(UnixctlError::Protocol {
+                command: command.to_owned(),
+                detail: format!("{} sent {} where a text belongs", self.socket.display(), kind(&other)),
+            }),
+            Ok(Err(error)) => Err(UnixctlError::Failed {
+                command: [&[command], args].concat().join(" "),
+                message: error.as_str().map_or_else(|| error.to_string(), |text| text.trim_end().to_owned()),
+            }),
+            Err(cause) => Err(UnixctlError::Stream { command: command.to_owned(), cause }),
+        }
+    }
+
+    async fn exchange(&mut self, command: &str, args: &[&str]) -> Result<Result<Value, Value>, JsonRpcError> {
+        self.last_id += 1;
+        let id = json!(self.last_id);
+        let request = Message::Request { id: id.clone(), method: command.to_owned(), params: json!(args) };
+        self.connection.send(&request).await?;
+        match self.connection.receive().await? {
+            Message::Reply { id: answered, result } if answered == id => Ok(result),
+            _ => Err(JsonRpcError::Shapeless),
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
