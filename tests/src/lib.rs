@@ -1,1 +1,32 @@
+//! Whole-system tests: a private Open vSwitch, real devices, real frames.
+//!
+//! The library is the rig; the tests are in `tests/`. A test builds a [`Switch`]: a network namespace with an
+//! `ovsdb-server` and an `ovs-vswitchd` of its own and taps whose other ends the test holds, so that writing a file
+//! descriptor is a guest that transmits and reading it is a guest that receives, to the byte. The same switch with
+//! and without the agent is how the two are compared.
+//!
+//! Everything a rig makes (namespaces, processes, devices, directories) goes when it is dropped, and what a killed
+//! run left behind goes when the next one starts. Nothing outside its own namespaces is touched. Needs root.
 
+mod agent;
+mod command;
+mod frames;
+mod host;
+mod netns;
+mod ovs;
+mod pass_program;
+mod report;
+mod switch;
+mod sys;
+mod wire;
+
+pub use agent::{Agent, FdbRow, PortStats, Stats, Status};
+pub use command::{output, run, wait_for};
+pub use frames::{Frame, frame_id, station, tag};
+pub use host::Host;
+pub use netns::Netns;
+pub use ovs::{Ovs, Vlan};
+pub use pass_program::PassProgram;
+pub use report::{PortSummary, per_port};
+pub use switch::{BRIDGE, Deliveries, Exchange, Switch};
+pub use wire::Wire;

@@ -1,0 +1,222 @@
+//! A private Open vSwitch: its daemons run inside a network namespace, and its files are in a directory of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::command::Daemon;
+use crate::netns::{Netns, unique_name};
+use crate::{output, run, wait_for};
+
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// How a port takes part in VLANs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Vlan {
+    /// Untagged in one VLAN.
+    Access(u16),
+    /// Tagged in these; empty means all.
+    Trunk(Vec<u16>),
+    /// Trunk whose native VLAN is tagged on the way out.
+    NativeTagged(u16, Vec<u16>),
+    /// Trunk whose native VLAN is untagged on the way out.
+    NativeUntagged(u16, Vec<u16>),
+}
+
+impl Vlan {
+    /// As `ovs-vsctl` columns.
+    pub fn columns(&self) -> Vec<String> {
+        let (mode, tag, trunks) = match self {
+            Self::Access(tag) => (None, Some(tag), &[][..]),
+            Self::Trunk(trunks) => (None, None, &trunks[..]),
+            Self::NativeTagged(tag, trunks) => (Some("native-tagged"), Some(tag), &trunks[..]),
+            Self::NativeUntagged(tag, trunks) => (Some("native-untagged"), Some(tag), &trunks[..]),
+        };
+        let list = trunks.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+        [mode.map(|mode| format!("vlan_mode={mode}")), tag.map(|tag| format!("tag={tag}"))]
+            .into_iter()
+            .chain([(!list.is_empty()).then(|| format!("trunks={list}"))])
+            .flatten()
+            .collect()
+    }
+}
+
+/// The two daemons and their directory.
+#[derive(Debug)]
+pub struct Ovs {
+    vswitchd: Option<Daemon>,
+    ovsdb: Option<Daemon>,
+    netns: String,
+    directory: TempDir,
+}
+
+impl Ovs {
+    /// Starts both inside `netns`, and waits until they answer.
+    pub fn start(netns: &Netns) -> Self {
+        let directory = tempfile::Builder::new().prefix(&unique_name()).rand_bytes(0).tempdir();
+        let directory = directory.expect("a directory for Open vSwitch");
+        let mut ovs = Self { vswitchd: None, ovsdb: None, netns: netns.name().to_owned(), directory };
+        let database = ovs.path("conf.db");
+        run(ovs.tool("ovsdb-tool").arg("create").arg(&database).arg(SCHEMA));
+        ovs.start_ovsdb(netns);
+        // One thread of each kind: the frames of a test are few, and many switches share the machine.
+        let threads =
+            "set Open_vSwitch . other_config:n-handler-threads=1 other_config:n-revalidator-threads=1";
+        ovs.vsctl(&format!("--no-wait init -- {threads}"));
+        ovs.start_vswitchd(netns);
+        ovs
+    }
+
+    /// The directory of its sockets (`OVS_RUNDIR`), logs and database.
+    pub fn rundir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// `system` where the kernel has Open vSwitch's datapath, else `netdev`, the one in userspace.
+    pub fn datapath_type() -> &'static str {
+        if fs::exists("/sys/module/openvswitch").unwrap_or(false) { "system" } else { "netdev" }
+    }
+
+    /// `ovs-vsctl` with these words; returns when `ovs-vswitchd` has applied the change.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn vsctl(&self, words: &str) -> String {
+        run(self.tool("ovs-vsctl").arg("--timeout=20").args(words.split_whitespace()))
+    }
+
+    /// `ovs-appctl` to `ovs-vswitchd`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn appctl(&self, words: &str) -> String {
+        run(self.tool("ovs-appctl").arg("--timeout=20").args(words.split_whitespace()))
+    }
+
+    /// `ovs-ofctl`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ofctl(&self, words: &str) -> String {
+        run(self.tool("ovs-ofctl").arg("--timeout=20").args(words.split_whitespace()))
+    }
+
+    /// `fdb/show` of a bridge as (port name, VLAN, MAC, age in seconds).
+    pub fn fdb(&self, bridge: &str) -> Vec<(String, u16, String, u32)> {
+        let ports = self.vsctl("--format=csv --no-headings --columns=ofport,name list Interface");
+        let names: Vec<(&str, &str)> = ports.lines().filter_map(|line| line.split_once(',')).collect();
+        let name = |number: &str| match names.iter().find(|(ofport, _)| *ofport == number) {
+            Some((_, name)) => (*name).to_owned(),
+            None if number == "LOCAL" => bridge.to_owned(),
+            None => number.to_owned(),
+        };
+        let row = |line: &str| {
+            let mut fields = line.split_whitespace();
+            let (port, vlan, mac) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((name(port), vlan.parse().ok()?, mac.to_owned(), fields.next()?.parse().ok()?))
+        };
+        self.appctl(&format!("fdb/show {bridge}")).lines().skip(1).filter_map(row).collect()
+    }
+
+    /// Frames that Open vSwitch itself has handled on a bridge: an account of what did *not* take the fast path that
+    /// does not depend on the fast path's own counters. Empties the flow cache on the way, which takes late learning
+    /// with it: after this, the FDB has seen every frame.
+    pub fn frames_handled(&self, bridge: &str) -> u64 {
+        self.appctl("revalidator/purge");
+        let flows = self.ofctl(&format!("dump-aggregate {bridge}"));
+        let count = flows.split_whitespace().find_map(|word| word.strip_prefix("packet_count="));
+        count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no packet_count in {flows:?}"))
+    }
+
+    /// Stops `ovsdb-server` as an operator does, and starts it again.
+    pub fn restart_ovsdb(&mut self, netns: &Netns) {
+        stop(self.ovsdb.take());
+        self.start_ovsdb(netns);
+    }
+
+    /// Stops `ovs-vswitchd` as an operator does, and starts it again.
+    pub fn restart_vswitchd(&mut self, netns: &Netns) {
+        stop(self.vswitchd.take());
+        self.start_vswitchd(netns);
+    }
+
+    /// Stops both.
+    pub fn stop(&mut self) {
+        stop(self.vswitchd.take());
+        stop(self.ovsdb.take());
+    }
+
+    /// Starts both again.
+    pub fn start_again(&mut self, netns: &Netns) {
+        self.start_ovsdb(netns);
+        self.start_vswitchd(netns);
+    }
+
+    /// What the daemons logged.
+    pub fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.path(name)).unwrap_or_default();
+        format!(
+            "--- ovsdb-server\n{}--- ovs-vswitchd\n{}",
+            read("ovsdb-server.log"),
+            read("ovs-vswitchd.log")
+        )
+    }
+
+    fn start_ovsdb(&mut self, netns: &Netns) {
+        let socket = self.path("db.sock");
+        let remote = format!("--remote=punix:{}", socket.display());
+        self.ovsdb =
+            Some(self.daemon(netns, "ovsdb-server", &[&remote, &self.path("conf.db").to_string_lossy()]));
+        wait_for("ovsdb-server", START_LIMIT, || {
+            output(self.tool("ovs-appctl").args(["-t", "ovsdb-server", "version"]))
+                .status
+                .success()
+                .then_some(())
+        });
+    }
+
+    fn start_vswitchd(&mut self, netns: &Netns) {
+        let database = format!("unix:{}", self.path("db.sock").display());
+        self.vswitchd = Some(self.daemon(netns, "ovs-vswitchd", &[&database]));
+        // Its answer to this waits for the configuration to be applied, not only for the process.
+        self.vsctl("set Open_vSwitch . external_ids:started=yes");
+    }
+
+    fn daemon(&self, netns: &Netns, program: &str, arguments: &[&str]) -> Daemon {
+        let mut command = netns.daemon(program);
+        self.environment(&mut command);
+        let pidfile = format!("--pidfile={}", self.path(&format!("{program}.pid")).display());
+        let log = format!("--log-file={}", self.path(&format!("{program}.log")).display());
+        // What is said before the log is open, and by a crash.
+        let stderr = File::create(self.path(&format!("{program}.stderr"))).expect("a file for errors");
+        command.args([&pidfile, &log, "-vconsole:off", "-vsyslog:off"]).args(arguments).stderr(stderr);
+        Daemon::spawn(&mut command)
+    }
+
+    fn tool(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns, program]);
+        self.environment(&mut command);
+        command
+    }
+
+    fn environment(&self, command: &mut Command) {
+        for variable in ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"] {
+            command.env(variable, self.rundir());
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.rundir().join(name)
+    }
+}
+
+fn stop(daemon: Option<Daemon>) {
+    let mut daemon = daemon.expect("the daemon runs");
+    daemon.signal(rustix::process::Signal::TERM);
+    wait_for("a daemon to end", START_LIMIT, || daemon.status());
+}

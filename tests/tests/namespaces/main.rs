@@ -1,0 +1,13 @@
+//! Real frames through a real Open vSwitch in network namespaces, with the agent and without.
+//!
+//! `TRUNKLINE_BIN` names the agent's binary; with `TRUNKLINE_BIN=none` both sides are Open vSwitch alone, which checks
+//! the rig and what the tests take Open vSwitch to do.
+
+mod ageing;
+mod changes;
+mod faults;
+mod limits;
+mod matrix;
+mod moves;
+mod tape;
+mod tcp;
