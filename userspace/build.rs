@@ -7,10 +7,10 @@ const VARIABLE: &str = "TRUNKLINE_EBPF_OBJECT";
 
 fn main() {
     println!("cargo::rerun-if-env-changed={VARIABLE}");
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let object = match env::var_os(VARIABLE) {
         Some(path) => PathBuf::from(path),
-        None => workspace.join("target/ebpf/trunkline-ebpf.o"),
+        None => package.with_file_name("target").join("ebpf/trunkline-ebpf.o"),
     };
     println!("cargo::rerun-if-changed={}", object.display());
     match object.canonicalize() {

@@ -1,0 +1,58 @@
+//! The verbs that build a program and become it: `demo` and `bench`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command::run;
+use crate::ebpf;
+use crate::setup::{self, NETWORK, is_root};
+use crate::workspace::{Profile, Workspace};
+
+pub(crate) fn demo(ws: &Workspace, args: &[OsString]) -> Result<()> {
+    become_program(ws, "trunkline-tests", "trunkline-demo", args)
+}
+
+/// Runs one suite, or criterion's and then all of `trunkline-bench`.
+pub(crate) fn bench(ws: &Workspace, suite: Option<&str>, args: &[OsString]) -> Result<()> {
+    let is_criterion =
+        |suite: &str| ws.root.join("benches/benches").join(suite).with_extension("rs").is_file();
+    match suite {
+        Some(suite) if is_criterion(suite) => criterion(ws, &["--bench", suite], args),
+        Some(suite) => {
+            let args: Vec<_> = [OsString::from(suite)].into_iter().chain(args.iter().cloned()).collect();
+            become_program(ws, "trunkline-benches", "trunkline-bench", &args)
+        }
+        None => {
+            criterion(ws, &["--benches"], &[])?;
+            become_program(ws, "trunkline-benches", "trunkline-bench", &[])
+        }
+    }
+}
+
+fn criterion(ws: &Workspace, which: &[&str], args: &[OsString]) -> Result<()> {
+    // The package depends on userspace, which embeds the object.
+    ebpf::build(ws)?;
+    let mut cargo = ws.cargo("bench");
+    cargo.args(["--package", "trunkline-benches"]).args(which).arg("--").args(args);
+    run(&mut cargo, "cargo bench")
+}
+
+/// Builds a program and `trunkline` in release, then replaces this process by the program: Ctrl-C is then the
+/// program's alone, and the shell waits for its cleaning up.
+fn become_program(ws: &Workspace, package: &str, name: &str, args: &[OsString]) -> Result<()> {
+    if !is_root() {
+        bail!("{name} needs root for network namespaces and BPF: run the same command as root");
+    }
+    setup::ensure(NETWORK)?;
+    ebpf::build(ws)?;
+    let mut cargo = ws.cargo("build");
+    cargo.args(["--release", "--package", "trunkline", "--package", package]);
+    run(cargo.args(["--bin", "trunkline", "--bin", name]), &format!("building {name}"))?;
+    let program = ws.binary(Profile::Release, name);
+    let mut command = Command::new(&program);
+    command.args(args).env("TRUNKLINE_BIN", ws.binary(Profile::Release, "trunkline"));
+    Err(command.exec()).with_context(|| format!("starting {}", program.display()))
+}

@@ -1,0 +1,184 @@
+//! The verb `test`: layers, from what needs nothing to what needs root and Open vSwitch.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+
+use crate::command::{note, run as run_command, tee};
+use crate::setup::{self, Capability, NETWORK, Program, SYSTEMD};
+use crate::tally::{Reader, Tally};
+use crate::workspace::{Profile, Workspace};
+use crate::{ebpf, packaging};
+
+#[derive(Default, clap::Args)]
+pub(crate) struct Args {
+    /// Layers to run, in the order of this list; without any, all that this machine can run
+    #[arg(value_name = "LAYER", value_parser = layer_names())]
+    layers: Vec<String>,
+    /// Arguments for the test binaries, such as part of a test's name
+    #[arg(last = true, value_name = "ARG")]
+    args: Vec<OsString>,
+}
+
+/// A layer of tests: what it asks of the machine, and how it runs.
+struct Layer {
+    name: &'static str,
+    about: &'static str,
+    capabilities: &'static [Capability],
+    programs: &'static [Program],
+    /// Whether it needs the BPF object and the `trunkline` binary.
+    needs_build: bool,
+    runner: Runner,
+}
+
+enum Runner {
+    /// `cargo test` with these arguments, and these for the test binaries.
+    Cargo(&'static [&'static str], &'static [&'static str]),
+    /// Checks of our own, each with its name.
+    Checks(fn(&Workspace, &Path) -> Result<Tally>),
+}
+
+/// All layers, cheapest first.
+const LAYERS: &[Layer] = &[
+    Layer {
+        name: "core",
+        about: "the switching rules: tables of cases and properties",
+        capabilities: &[],
+        programs: &[],
+        needs_build: false,
+        runner: Runner::Cargo(&["--package=trunkline-core"], &[]),
+    },
+    Layer {
+        name: "unit",
+        about: "userspace, the bench library and xtask",
+        capabilities: &[],
+        programs: &[],
+        needs_build: true,
+        runner: Runner::Cargo(
+            &[
+                "--package=trunkline",
+                "--package=trunkline-benches",
+                "--package=xtask",
+                "--lib",
+                "--bins",
+                "--tests",
+            ],
+            &[],
+        ),
+    },
+    Layer {
+        name: "program",
+        about: "the loaded BPF programs, run by the kernel on single frames (needs CAP_BPF)",
+        capabilities: &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN],
+        programs: &[],
+        needs_build: true,
+        runner: Runner::Cargo(&["--package=trunkline-tests", "--lib", "--test=program"], &[]),
+    },
+    Layer {
+        name: "namespaces",
+        about: "real frames through real devices and a private Open vSwitch (needs root)",
+        capabilities: &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN],
+        programs: NETWORK,
+        needs_build: true,
+        // Each test has namespaces and switches of its own; more than two at a time disturb each other's timing.
+        runner: Runner::Cargo(&["--package=trunkline-tests", "--test=namespaces"], &["--test-threads=2"]),
+    },
+    Layer {
+        name: "packaging",
+        about: "the installed files, and the unit as systemd reads it",
+        capabilities: &[],
+        programs: SYSTEMD,
+        needs_build: true,
+        runner: Runner::Checks(packaging::check),
+    },
+];
+
+fn layer_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(LAYERS.iter().map(|layer| PossibleValue::new(layer.name).help(layer.about)))
+}
+
+/// What became of a layer.
+enum Outcome {
+    Ran(Tally),
+    Skipped(String),
+}
+
+pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
+    let wanted = |layer: &&Layer| args.layers.is_empty() || args.layers.iter().any(|name| name == layer.name);
+    let layers: Vec<_> = LAYERS.iter().filter(wanted).collect();
+    let trunkline = ws.binary(Profile::Dev, "trunkline");
+    if layers.iter().any(|layer| layer.needs_build) {
+        ebpf::build(ws)?;
+        run_command(ws.cargo("build").args(["--package", "trunkline"]), "building trunkline")?;
+    }
+    let mut outcomes = Vec::new();
+    for layer in layers {
+        note(&format!("layer {}: {}", layer.name, layer.about));
+        outcomes.push((layer.name, layer.run(ws, &trunkline, &args.args)?));
+    }
+    let total = summarize(&outcomes);
+    ensure!(total.failed == 0, "tests failed");
+    Ok(())
+}
+
+impl Layer {
+    fn run(&self, ws: &Workspace, trunkline: &Path, args: &[OsString]) -> Result<Outcome> {
+        if let Some(reason) = self.missing() {
+            note(&format!("layer {} skipped: {reason}", self.name));
+            return Ok(Outcome::Skipped(reason));
+        }
+        match self.runner {
+            Runner::Checks(check) => check(ws, trunkline).map(Outcome::Ran),
+            Runner::Cargo(selection, own_args) => {
+                // The user's arguments may repeat ours with another value, and libtest takes no option twice.
+                let given = |ours: &str| args.iter().any(|arg| same_option(&arg.to_string_lossy(), ours));
+                let own_args = own_args.iter().filter(|ours| !given(ours));
+                let mut cargo = ws.cargo("test");
+                cargo.arg("--no-fail-fast").args(selection).arg("--").args(own_args).args(args);
+                let mut reader = Reader::default();
+                let status = tee(cargo.env("TRUNKLINE_BIN", trunkline), |line| reader.line(line))?;
+                Ok(Outcome::Ran(reader.finish(status.success())))
+            }
+        }
+    }
+
+    /// Why the layer cannot run here, after an attempt to install what it lacks.
+    fn missing(&self) -> Option<String> {
+        setup::lacks(self.capabilities)
+            .or_else(|| setup::ensure(self.programs).err().map(|e| format!("{e:#}")))
+    }
+}
+
+fn same_option(one: &str, other: &str) -> bool {
+    one.split('=').next() == other.split('=').next()
+}
+
+/// Prints the table and the closing line.
+fn summarize(outcomes: &[(&str, Outcome)]) -> Tally {
+    println!("\n{:<12}{:>7}{:>8}{:>9}", "layer", "passed", "failed", "skipped");
+    let tallies = outcomes.iter().map(|(name, outcome)| {
+        let (tally, reason) = match outcome {
+            Outcome::Ran(tally) => (*tally, ""),
+            Outcome::Skipped(reason) => (Tally { skipped: 1, ..Tally::default() }, reason.as_str()),
+        };
+        let row = format!("{name:<12}{:>7}{:>8}{:>9}  {reason}", tally.passed, tally.failed, tally.skipped);
+        println!("{}", row.trim_end());
+        tally
+    });
+    let total = tallies.sum();
+    println!("\n{total}");
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_the_same_with_another_value() {
+        assert!(same_option("--test-threads=1", "--test-threads=2"));
+        assert!(!same_option("--nocapture", "--test-threads=2"));
+    }
+}
