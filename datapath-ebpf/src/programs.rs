@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use aya_log_ebpf::debug;
-use trunkline_core::{Frame as _, Outcome, PuntReason, Tables, Verdict, abi, switch};
+use trunkline_core::{Frame as _, Outcome, PuntReason, Verdict, abi, switch};
 
 use crate::{
     counters,
@@ -16,7 +16,7 @@ use crate::{
 
 /// On every accelerated port.
 #[xdp]
-pub fn trunkline_xdp(ctx: XdpContext) -> u32 {
+pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let outcome = switch(&frame, &Live, frame.ifindex());
     log(&ctx, &outcome);
@@ -25,7 +25,7 @@ pub fn trunkline_xdp(ctx: XdpContext) -> u32 {
 
 /// For `trunkline trace`: the same rules on the same tables, and the outcome in map `TRACE`.
 #[xdp]
-pub fn trunkline_trace(ctx: XdpContext) -> u32 {
+pub(crate) fn trunkline_trace(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let ifindex = TRACE.get(0).map_or(0, |trace| trace.ifindex);
     let outcome = switch(&frame, &ReadOnly(Live), ifindex);
@@ -107,10 +107,3 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// Compared with the agent's own before anything is attached.
 #[unsafe(no_mangle)]
 static TRUNKLINE_ABI: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);
-
-/// The learning trait has to be in scope of both tables.
-const _: fn() = || {
-    fn is_tables<T: Tables>() {}
-    is_tables::<Live>();
-    is_tables::<ReadOnly>();
-};

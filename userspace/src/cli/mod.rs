@@ -232,11 +232,12 @@ async fn detach(args: &RunDirArgs) -> Result<()> {
         .filter(|program| program.name_as_str().is_some_and(|name| name.starts_with("trunkline_")))
         .map(|program| program.id())
         .collect();
-    anyhow::ensure!(
-        left.is_empty(),
-        "the BPF programs {left:?} belong to an agent with another run directory: name it with --run-dir"
-    );
-    println!("no agent runs, and nothing of one is left");
+    println!("no agent runs with {}, and nothing of one is left", run_dir.0.display());
+    if !left.is_empty() {
+        println!(
+            "the BPF programs {left:?} are those of a running agent with another run directory: name it with --run-dir"
+        );
+    }
     Ok(())
 }
 
