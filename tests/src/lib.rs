@@ -19,6 +19,7 @@ mod report;
 mod switch;
 mod sys;
 mod wire;
+mod xdp_object;
 
 pub use agent::{Agent, FdbRow, PortStats, Stats, Status};
 pub use command::{output, run, wait_for};
@@ -30,3 +31,4 @@ pub use pass_program::PassProgram;
 pub use report::{PortSummary, per_port};
 pub use switch::{BRIDGE, Deliveries, Exchange, Switch};
 pub use wire::Wire;
+pub use xdp_object::xdp_object;
