@@ -22,7 +22,7 @@ struct TwoPorts {
 impl TwoPorts {
     fn new(ingress: abi::Port, egress: abi::Port) -> Self {
         let station = |mac, port| {
-            let key = FdbKey { bridge: 0, vid: Vid::from_tci(VID), mac: Mac(mac) };
+            let key = FdbKey { bridge: 0, vid: Vid::from_tci(VID), mac: Mac::new(mac) };
             (key, FdbEntry { port, fixed: false, shown_s: NOW_S })
         };
         Self {

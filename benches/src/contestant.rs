@@ -90,7 +90,7 @@ impl Contestant {
         netns.run("ip link add br0 type bridge");
         for (device, station) in [("in", SENDER), ("out", RECEIVER)] {
             netns.run(&format!("ip link set {device} master br0"));
-            netns.run(&format!("bridge fdb replace {} dev {device} master static", Mac(station)));
+            netns.run(&format!("bridge fdb replace {} dev {device} master static", Mac::new(station)));
         }
         netns.run("ip link set br0 up");
         without_packet_filter(netns);
@@ -106,7 +106,7 @@ impl Contestant {
         ovs.vsctl(&format!("add-br br0 -- set Bridge br0 datapath_type={}", Ovs::datapath_type()));
         for (device, vlan, station) in [("in", &ports.ingress, SENDER), ("out", &ports.egress, RECEIVER)] {
             ovs.vsctl(&format!("add-port br0 {device} {}", vlan.columns().join(" ")));
-            ovs.appctl(&format!("fdb/add br0 {device} {} {}", ports.vid, Mac(station)));
+            ovs.appctl(&format!("fdb/add br0 {device} {} {}", ports.vid, Mac::new(station)));
         }
         Ok(Self::Ovs(Box::new(ovs)))
     }
@@ -144,7 +144,7 @@ impl Contestant {
 pub(crate) fn introduce(kernel: &mut Kernel, vid: u16) -> Result<()> {
     kernel.apply(&Op::Activate(BRIDGE, TIMES), now_s())?;
     for (mac, port) in [(SENDER, INGRESS), (RECEIVER, EGRESS)] {
-        let key = FdbKey { bridge: BRIDGE.0, vid: Vid::from_tci(vid), mac: Mac(mac) };
+        let key = FdbKey { bridge: BRIDGE.0, vid: Vid::from_tci(vid), mac: Mac::new(mac) };
         kernel.set_station(&key, Some(FdbEntry { port: port.0, fixed: false, shown_s: now_s() }))?;
     }
     Ok(())

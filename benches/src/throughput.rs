@@ -110,6 +110,7 @@ fn entrants(scenario: &Scenario, cpu: usize) -> Result<Vec<Entrant>> {
 
 fn measure(scenario: &Scenario, effort: &Effort, entrants: &mut [Entrant]) -> Result<()> {
     for entrant in &mut *entrants {
+        entrant.contestant.maintain(&scenario.ports)?;
         entrant.path.run(effort.slot / 4)?;
         entrant.look()?;
     }

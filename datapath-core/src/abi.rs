@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, FdbEntry, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -90,18 +90,16 @@ pub const PORT_PRIORITY_TAGS_ALWAYS: u16 = 1 << 7;
 /// only in VLAN 0 under `priority-tags=always`.
 pub const PORT_PVID_HAS_TPID: u16 = 1 << 8;
 
-/// Key of map `FDB`, a preallocated hash: 12 octets.
+/// Key of map `FDB`, a preallocated hash: 12 octets, in the three words that the kernel hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct FdbKey {
-    /// The bridge (`BridgeNo`).
-    pub bridge: u16,
-    /// The VLAN.
-    pub vid: u16,
-    /// The address.
-    pub mac: [u8; 6],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// The bridge (`BridgeNo`) in the high half, the VLAN in the low one.
+    pub network: u32,
+    /// The address's first two octets, as a number.
+    pub mac_high: u32,
+    /// Its last four.
+    pub mac_low: u32,
 }
 
 /// Value of map `FDB`: 16 octets.
@@ -122,9 +120,8 @@ impl FdbKey {
     /// Address, and VLAN with the low bits of the bridge, in one word.
     #[inline(always)]
     pub const fn check(&self) -> u64 {
-        let [a, b, c, d, e, f] = self.mac;
-        let [g, h] = (self.vid | self.bridge << 12).to_be_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        let bridge_and_vid = self.network >> 4 & 0xf000 | self.network & 0x0fff;
+        (self.mac_high as u64) << 48 | (self.mac_low as u64) << 16 | bridge_and_vid as u64
     }
 
     /// The value to store under this key.
