@@ -47,14 +47,23 @@ impl Baseline {
         Self::load(&redirect_to(to))
     }
 
-    /// Writes the start of every frame and sends it to one device. The kernel reuses the pages of live frames without
-    /// restoring what was changed further down the way.
+    /// A source of live frames: writes the start of each, which the kernel does not restore when it uses a frame's page
+    /// again, and sends it to one device.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn source(frame: &[u8], to: &Device) -> Result<Self> {
         let send = redirect_to(to);
         Self::load(&[&write_start(frame, send.len())[..], &send, &[set(R0, XDP_ABORTED), EXIT]].concat())
+    }
+
+    /// The same, but continues with another program, to which the frames are as fresh from a driver.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn source_before(frame: &[u8], then: &Next) -> Result<Self> {
+        let go_on = continue_with(R1, then);
+        Self::load(&[&write_start(frame, go_on.len())[..], &go_on, &[set(R0, XDP_ABORTED), EXIT]].concat())
     }
 
     /// Drops the frames that start like this one and are as long, and passes others.
@@ -105,8 +114,7 @@ impl Baseline {
             call(XDP_ADJUST_HEAD),
             copy(R1, R6),
         ];
-        let [low, high] = wide(R2, PSEUDO_MAP_FD, then.fd as u64);
-        let go_on = [copy(R1, R6), low, high, set(R3, 0), call(TAIL_CALL)];
+        let go_on = continue_with(R6, then);
         let write = write_start(frame, go_on.len());
         Self::load(&[&fit[..], &write, &go_on, &[set(R0, XDP_ABORTED), EXIT]].concat())
     }
@@ -176,6 +184,12 @@ impl Next {
 fn redirect_to(to: &Device) -> Vec<Instruction> {
     let [low, high] = wide(R1, PSEUDO_MAP_FD, to.fd as u64);
     vec![low, high, set(R2, 0), set(R3, XDP_PASS), call(REDIRECT_MAP), EXIT]
+}
+
+/// `bpf_tail_call(context, table, 0)`
+fn continue_with(context: u8, then: &Next) -> Vec<Instruction> {
+    let [low, high] = wide(R2, PSEUDO_MAP_FD, then.fd as u64);
+    vec![copy(R1, context), low, high, set(R3, 0), call(TAIL_CALL)]
 }
 
 /// Writes the start of a frame, or skips so many instructions if it is shorter. Keeps the context in R1.

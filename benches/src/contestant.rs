@@ -1,7 +1,7 @@
-//! What is compared: ways to bring a frame from device `in` to device `out` of a [`Path`].
+//! What is compared: ways to bring a frame from device `in` to device `out` of a [`crate::path::Path`].
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::XdpMode;
+use aya::programs::{Xdp, XdpMode};
 use trunkline::dataplane::{
     BridgeNo, BridgeTimes, Dataplane as _, InstalledPort, Kernel, Op, Options, PortNo,
 };
@@ -11,7 +11,7 @@ use trunkline_tests::{Netns, Ovs, Vlan};
 
 use crate::baseline::{Baseline, Device};
 use crate::frame::{RECEIVER, SENDER};
-use crate::path::{Path, ifindex};
+use crate::path::{Entry, ifindex};
 
 /// The two ports of a switch, and the VLAN in question.
 #[derive(Clone, Debug)]
@@ -28,17 +28,25 @@ pub struct Ports {
 pub enum Contestant {
     /// An XDP program that sends every frame to one device: the limit.
     Redirect {
-        /// Attached while this lives.
-        _program: Box<Baseline>,
+        /// On `in`.
+        program: Box<Baseline>,
         /// Where it sends to.
         _device: Device,
     },
     /// The product's programs and tables, as the agent installs them.
     Trunkline(Box<Kernel>),
     /// The kernel's bridge, which knows both stations and no VLANs.
-    Bridge,
+    Bridge {
+        /// Passes what comes in by a driver, if frames come so.
+        pass: Box<Baseline>,
+    },
     /// Open vSwitch alone.
-    Ovs(Box<Ovs>),
+    Ovs {
+        /// Its daemons run while this lives.
+        _ovs: Box<Ovs>,
+        /// Passes what comes in by a driver, if frames come so.
+        pass: Box<Baseline>,
+    },
 }
 
 /// The port where frames come in.
@@ -55,12 +63,12 @@ impl Contestant {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn redirect(path: &Path) -> Result<Self> {
-        path.netns().enter(|| {
+    pub fn redirect(netns: &Netns) -> Result<Self> {
+        netns.enter(|| {
             let device = Device::new(ifindex("out")?)?;
             let mut program = Box::new(Baseline::redirect(&device)?);
             program.xdp()?.attach("in", XdpMode::Driver).context("attaching the bare redirect")?;
-            Ok(Self::Redirect { _program: program, _device: device })
+            Ok(Self::Redirect { program, _device: device })
         })
     }
 
@@ -68,8 +76,8 @@ impl Contestant {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn trunkline(path: &Path, ports: &Ports) -> Result<Self> {
-        path.netns().enter(|| {
+    pub fn trunkline(netns: &Netns, ports: &Ports) -> Result<Self> {
+        netns.enter(|| {
             let mut kernel = Box::new(Kernel::load(Options { stations: STATIONS, log: false })?);
             for (port, device, vlan) in [(INGRESS, "in", &ports.ingress), (EGRESS, "out", &ports.egress)] {
                 let (ifindex, device) = (ifindex(device)?, device.to_owned());
@@ -84,9 +92,8 @@ impl Contestant {
     /// The kernel's bridge.
     ///
     /// # Errors
-    /// None; it panics where `ip` fails.
-    pub fn bridge(path: &Path) -> Result<Self> {
-        let netns = path.netns();
+    /// The kernel refuses. Panics where `ip` fails.
+    pub fn bridge(netns: &Netns, entry: Entry) -> Result<Self> {
         netns.run("ip link add br0 type bridge");
         for (device, station) in [("in", SENDER), ("out", RECEIVER)] {
             netns.run(&format!("ip link set {device} master br0"));
@@ -94,21 +101,33 @@ impl Contestant {
         }
         netns.run("ip link set br0 up");
         without_packet_filter(netns);
-        Ok(Self::Bridge)
+        Ok(Self::Bridge { pass: pass(netns, entry)? })
     }
 
     /// Open vSwitch alone.
     ///
     /// # Errors
-    /// None; it panics where its tools fail.
-    pub fn ovs(path: &Path, ports: &Ports) -> Result<Self> {
-        let ovs = Ovs::start(path.netns());
+    /// The kernel refuses. Panics where its tools fail.
+    pub fn ovs(netns: &Netns, ports: &Ports, entry: Entry) -> Result<Self> {
+        let ovs = Ovs::start(netns);
         ovs.vsctl(&format!("add-br br0 -- set Bridge br0 datapath_type={}", Ovs::datapath_type()));
         for (device, vlan, station) in [("in", &ports.ingress, SENDER), ("out", &ports.egress, RECEIVER)] {
             ovs.vsctl(&format!("add-port br0 {device} {}", vlan.columns().join(" ")));
             ovs.appctl(&format!("fdb/add br0 {device} {} {}", ports.vid, Mac::new(station)));
         }
-        Ok(Self::Ovs(Box::new(ovs)))
+        Ok(Self::Ovs { _ovs: Box::new(ovs), pass: pass(netns, entry)? })
+    }
+
+    /// The program on `in`, or that would be.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn program(&mut self) -> Result<&mut Xdp> {
+        match self {
+            Self::Redirect { program, .. } => program.xdp(),
+            Self::Trunkline(kernel) => Ok(kernel.program()?),
+            Self::Bridge { pass } | Self::Ovs { pass, .. } => pass.xdp(),
+        }
     }
 
     /// What has to be done now and then: the agent's part, without the agent.
@@ -138,6 +157,16 @@ impl Contestant {
         );
         Ok(())
     }
+}
+
+/// A program that leaves all frames to the stack. A veth knows drivers' receive queues only with a program on it.
+fn pass(netns: &Netns, entry: Entry) -> Result<Box<Baseline>> {
+    let mut pass = Box::new(Baseline::pass()?);
+    if entry == Entry::Driver {
+        netns
+            .enter(|| pass.xdp()?.attach("in", XdpMode::Driver).context("attaching a program to pass by"))?;
+    }
+    Ok(pass)
 }
 
 /// Lets the bridge switch from now on, between the two stations.

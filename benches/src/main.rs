@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
+use trunkline_benches::path::Entry;
 use trunkline_benches::throughput::Effort;
 use trunkline_benches::{program, save, throughput};
 
@@ -20,6 +21,9 @@ struct Cli {
     /// For how many milliseconds each time (throughput)
     #[arg(long, default_value_t = 1000, value_name = "MS")]
     slot: u64,
+    /// How frames get to the contestants (throughput)
+    #[arg(long, value_enum, default_value_t = Entry::Driver)]
+    entry: Entry,
     /// The CPU that sends (throughput)
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -57,8 +61,8 @@ fn run(cli: &Cli) -> Result<()> {
         let results = match suite {
             Suite::Program => program::run(cli.rounds)?,
             Suite::Throughput => {
-                let effort =
-                    Effort { rounds: cli.rounds, slot: Duration::from_millis(cli.slot), cpu: cli.cpu };
+                let slot = Duration::from_millis(cli.slot);
+                let effort = Effort { rounds: cli.rounds, slot, entry: cli.entry, cpu: cli.cpu };
                 throughput::run(&effort, cli.scenario.as_deref())?
             }
         };

@@ -1,43 +1,67 @@
-//! A way for live frames: source, veth into the device under test, veth out of it, and a program that drops them.
+//! A way for live frames: source, device under test, veth out of it, and a program that drops them.
 //!
 //! ```text
-//!              ┌─ a network namespace ────────────────────────────────────────────┐
+//!              ┌─ a network namespace ─────────────────────────────────────────────┐
 //!   source ──► │ sender ⇄ in  [ the contestant between in and out ]  out ⇄ receiver │ ──► dropped and counted
-//!              └──────────────────────────────────────────────────────────────────┘
+//!              └───────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! The source is a program run by `BPF_PROG_TEST_RUN` in live-frames mode. Every contestant gets its frames from the
-//! same source through the same kind of device, and gets rid of them in the same way.
+//! same source in the same way ([`Entry`]), and gets rid of them in the same way.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, XdpMode, xdp::XdpLinkId};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode, xdp::XdpLinkId};
+use clap::ValueEnum;
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 use trunkline_tests::Netns;
 
-use crate::baseline::{Baseline, Device};
+use crate::baseline::{Baseline, Device, Next};
 
 /// Frames that the kernel passes on at a time, as a NIC's driver does.
 const BATCH: u32 = 64;
+/// The device on which a test run arrives unless told otherwise, in every network namespace.
+const LOOPBACK: u32 = 1;
 /// Frames of one call to the source; the clock is looked at in between.
 const CALL: u32 = 1 << 16;
 /// Frames that are looked at one by one before and after a measurement: so many at a time, so often.
 const SAMPLE: u32 = 16;
 const SAMPLES: u32 = 16;
 
+/// How frames get to the device under test.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub enum Entry {
+    /// As from the driver of a NIC: straight into the XDP program on `in`, or from there into the kernel's stack.
+    Driver,
+    /// Over a veth: sent by `sender`, and received by `in`. That costs as much as forwarding itself.
+    Veth,
+}
+
 /// See the module.
 pub struct Path {
     netns: Netns,
-    source: Baseline,
+    source: Source,
     drain: Baseline,
     drain_link: Option<XdpLinkId>,
     cpu: usize,
     frame: Vec<u8>,
-    _sender: Device,
+}
+
+struct Source {
+    program: Baseline,
+    /// The device that frames arrive on.
+    ifindex: u32,
+    _to: To,
+}
+
+/// What a source needs as long as it runs.
+enum To {
+    Device { _sender: Device },
+    Program { _next: Next },
 }
 
 /// What a source sent in one slot of time, and what came out at the far end.
@@ -59,36 +83,17 @@ impl Flow {
 }
 
 impl Path {
-    /// Devices and source; nothing yet between `in` and `out`. Frames are sent by `cpu`.
+    /// A way through `netns`, where a contestant is ready between the devices of [`devices`] and `program` is on `in`.
+    /// Frames are sent by `cpu`.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn new(frame: Vec<u8>, cpu: usize) -> Result<Self> {
-        let netns = Netns::new();
-        for (left, right) in [("sender", "in"), ("out", "receiver")] {
-            netns.run(&format!("ip link add {left} type veth peer name {right}"));
-            // A veth can be sent to by a redirect only while its peer polls, which GRO or an XDP program makes it do;
-            // it finds out when it comes up.
-            for setting in ["ethtool -K DEVICE gro on", "ip link set DEVICE up"] {
-                for device in [left, right] {
-                    netns.run(&setting.replace("DEVICE", device));
-                }
-            }
-        }
-        let (sender, source) = netns.enter(|| -> Result<_> {
-            let sender = Device::new(ifindex("sender")?)?;
-            let source = Baseline::source(&frame, &sender)?;
-            Ok((sender, source))
-        })?;
+    pub fn new(netns: Netns, entry: Entry, program: &Xdp, frame: Vec<u8>, cpu: usize) -> Result<Self> {
+        let source = netns.enter(|| Source::new(entry, program, &frame))?;
         let drain = Baseline::drop_all()?;
-        let mut path = Self { netns, source, drain, drain_link: None, cpu, frame, _sender: sender };
+        let mut path = Self { netns, source, drain, drain_link: None, cpu, frame };
         path.attach_drain()?;
         Ok(path)
-    }
-
-    /// The namespace with the devices.
-    pub fn netns(&self) -> &Netns {
-        &self.netns
     }
 
     /// Sends for as long as that.
@@ -105,7 +110,7 @@ impl Path {
             let start = Instant::now();
             let mut sent = 0;
             while start.elapsed() < slot {
-                send(source, frame, CALL)?;
+                source.send(frame, CALL)?;
                 sent += u64::from(CALL);
             }
             let seconds = start.elapsed().as_secs_f64();
@@ -126,7 +131,7 @@ impl Path {
         netns.enter(|| looking.xdp()?.attach("receiver", XdpMode::Driver).context("attaching a look"))?;
         let before = dropped(netns)?;
         for _ in 0..SAMPLES {
-            netns.enter(|| send(source, frame, SAMPLE))?;
+            netns.enter(|| source.send(frame, SAMPLE))?;
             // So few at a time fit into any queue.
             sleep(Duration::from_millis(2));
         }
@@ -151,15 +156,52 @@ impl Path {
     }
 }
 
-fn send(source: &mut Baseline, frame: &[u8], frames: u32) -> Result<()> {
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        repeat: frames,
-        attrs: TestRunAttrs::new().xdp_live_frames(BATCH.min(frames)),
-        ..TestRunOptions::new()
-    };
-    source.xdp()?.test_run(options).context("sending live frames")?;
-    Ok(())
+impl Source {
+    fn new(entry: Entry, program: &Xdp, frame: &[u8]) -> Result<Self> {
+        match entry {
+            Entry::Veth => {
+                let sender = Device::new(ifindex("sender")?)?;
+                let program = Baseline::source(frame, &sender)?;
+                Ok(Self { program, ifindex: LOOPBACK, _to: To::Device { _sender: sender } })
+            }
+            Entry::Driver => {
+                let next = Next::new(program)?;
+                let program = Baseline::source_before(frame, &next)?;
+                Ok(Self { program, ifindex: ifindex("in")?, _to: To::Program { _next: next } })
+            }
+        }
+    }
+
+    fn send(&mut self, frame: &[u8], frames: u32) -> Result<()> {
+        // `struct xdp_md` (Linux `include/uapi/linux/bpf.h`): where the frame starts and ends, metadata, interface, queues.
+        let context = [0, u32::try_from(frame.len())?, 0, self.ifindex, 0, 0];
+        let context = context.map(u32::to_ne_bytes).concat();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat: frames,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH.min(frames)),
+            ..TestRunOptions::new()
+        };
+        self.program.xdp()?.test_run(options).context("sending live frames")?;
+        Ok(())
+    }
+}
+
+/// A new network namespace with `sender`, `in`, `out` and `receiver`.
+pub fn devices() -> Netns {
+    let netns = Netns::new();
+    for (left, right) in [("sender", "in"), ("out", "receiver")] {
+        netns.run(&format!("ip link add {left} type veth peer name {right}"));
+        // A veth can be sent to by a redirect only while its peer polls, which GRO or an XDP program makes it do; it
+        // finds out when it comes up.
+        for setting in ["ethtool -K DEVICE gro on", "ip link set DEVICE up"] {
+            for device in [left, right] {
+                netns.run(&setting.replace("DEVICE", device));
+            }
+        }
+    }
+    netns
 }
 
 /// The kernel's number of a device of the calling thread's network namespace.

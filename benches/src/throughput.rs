@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use trunkline_tests::Vlan;
+use trunkline_tests::{Netns, Vlan};
 
 use crate::contestant::{Contestant, Ports};
 use crate::frame::{RECEIVER, frame, retagged};
-use crate::path::{Flow, Path};
+use crate::path::{Entry, Flow, Path, devices};
 use crate::rounds::{median, order};
 
 /// How long and how often to measure.
@@ -18,13 +18,17 @@ pub struct Effort {
     pub rounds: usize,
     /// For how long each time.
     pub slot: Duration,
+    /// How frames get to the contestants.
+    pub entry: Entry,
     /// The CPU that sends, and that does all of the forwarding inside the kernel.
     pub cpu: usize,
 }
 
 const VID: u16 = 10;
 const BARE: &str = "redirect";
+const TRUNKLINE: &str = "trunkline";
 const BRIDGE: &str = "bridge";
+const OVS: &str = "ovs";
 
 struct Scenario {
     name: &'static str,
@@ -64,14 +68,16 @@ pub fn run(effort: &Effort, only: Option<&str>) -> Result<Value> {
     let mut results = vec![];
     let wanted = |scenario: &Scenario| only.is_none_or(|only| only == scenario.name);
     for scenario in scenarios().iter().filter(|scenario| wanted(scenario)) {
-        let mut entrants = entrants(scenario, effort.cpu)?;
+        let mut entrants = entrants(scenario, effort)?;
         measure(scenario, effort, &mut entrants).with_context(|| scenario.name)?;
-        println!("{}: 64-byte known unicast, {} rounds of {:?}", scenario.name, effort.rounds, effort.slot);
+        let Effort { rounds, slot, entry, .. } = effort;
+        println!("{}: 64-byte known unicast, entry {entry:?}, {rounds} rounds of {slot:?}", scenario.name);
         println!("{}\n", table(&entrants));
         results.extend(entrants.iter().map(|entrant| {
             let Entrant { name, flows, .. } = entrant;
             json!({
                 "scenario": scenario.name,
+                "entry": format!("{:?}", effort.entry),
                 "contestant": name,
                 "mpps": median(flows.iter().map(Flow::mpps)),
                 "of_redirect": ratio(&entrants, name, BARE),
@@ -83,29 +89,27 @@ pub fn run(effort: &Effort, only: Option<&str>) -> Result<Value> {
     Ok(results.into())
 }
 
-fn entrants(scenario: &Scenario, cpu: usize) -> Result<Vec<Entrant>> {
+fn entrants(scenario: &Scenario, effort: &Effort) -> Result<Vec<Entrant>> {
     let sent = frame(RECEIVER, scenario.tags[0]);
     let switched = retagged(&sent, scenario.tags[1]);
     // The bridge leaves a tag alone, and hands it over beside the frame as hardware would.
     let bridged = retagged(&sent, None);
-    let path = || Path::new(sent.clone(), cpu);
     let ports = &scenario.ports;
-    let entrant =
-        |name, path, contestant, forwarded| Entrant { name, path, contestant, forwarded, flows: vec![] };
-    let [bare, trunkline, bridge, ovs] = [path()?, path()?, path()?, path()?];
-    let contestants = [
-        Contestant::redirect(&bare)?,
-        Contestant::trunkline(&trunkline, ports)?,
-        Contestant::bridge(&bridge)?,
-        Contestant::ovs(&ovs, ports)?,
+    let Effort { entry, cpu, .. } = *effort;
+    type Make<'m> = &'m dyn Fn(&Netns) -> Result<Contestant>;
+    let makers: [(_, Make<'_>, _); 4] = [
+        (BARE, &Contestant::redirect, &sent),
+        (TRUNKLINE, &|netns| Contestant::trunkline(netns, ports), &switched),
+        (BRIDGE, &|netns| Contestant::bridge(netns, entry), &bridged),
+        (OVS, &|netns| Contestant::ovs(netns, ports, entry), &switched),
     ];
-    let [a, b, c, d] = contestants;
-    Ok(vec![
-        entrant(BARE, bare, a, sent),
-        entrant("trunkline", trunkline, b, switched.clone()),
-        entrant(BRIDGE, bridge, c, bridged),
-        entrant("ovs", ovs, d, switched),
-    ])
+    let make = |(name, make, forwarded): (_, Make<'_>, &Vec<u8>)| {
+        let netns = devices();
+        let mut contestant = make(&netns).with_context(|| format!("setting up {name}"))?;
+        let path = Path::new(netns, entry, contestant.program()?, sent.clone(), cpu)?;
+        Ok(Entrant { name, path, contestant, forwarded: forwarded.clone(), flows: vec![] })
+    };
+    makers.into_iter().map(make).collect()
 }
 
 fn measure(scenario: &Scenario, effort: &Effort, entrants: &mut [Entrant]) -> Result<()> {
