@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use crate::agent::Agent;
 use crate::config::{self, RunDir};
 use crate::control::{self, Call, Reply, Request};
-use crate::dataplane::{Kernel, Options};
+use crate::dataplane::{Brake, Kernel, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::ovsdb::Endpoint;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
@@ -67,7 +68,8 @@ pub async fn run(config: Config) -> Result<()> {
     let (events, mut inbox) = mpsc::channel(256);
     let (calls, mut requests) = mpsc::channel(16);
     tokio::spawn(control::serve(listener, calls));
-    tokio::spawn(ovsdb::run(config.ovsdb.clone(), events.clone(), Event::Ovsdb));
+    let brake = kernel.brake();
+    follow_database(config.ovsdb.clone(), events.clone(), brake.clone())?;
     tokio::spawn(links::watch(events.clone(), Event::Links));
     let agent = Agent::new(kernel, config.bridges.clone(), our_program);
     let mut outside = Outside::new(&config, events);
@@ -102,8 +104,15 @@ pub async fn run(config: Config) -> Result<()> {
                 continue;
             }
         };
+        let of_database = matches!(event, Event::Ovsdb(_));
+        if of_database {
+            brake.take_up();
+        }
         for effect in agent.handle(event, now_s()) {
             outside.carry_out(effect);
+        }
+        if of_database {
+            agent.renew();
         }
     }
 
@@ -127,6 +136,25 @@ pub async fn run(config: Config) -> Result<()> {
         // The answer is written by another task.
         sleep(Duration::from_millis(50)).await;
     }
+    Ok(())
+}
+
+/// Reads the database in a thread of its own, which is to be woken before ovs-vswitchd has finished with a change.
+fn follow_database(endpoint: Endpoint, events: mpsc::Sender<Event>, brake: Arc<Brake>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name("ovsdb".to_owned());
+    thread.spawn(move || {
+        // Without the privilege it is as urgent as the rest.
+        if let Err(error) = rustix::process::setpriority_process(None, -20) {
+            warn!(%error, "the thread that reads the database has no priority over others");
+        }
+        runtime.block_on(ovsdb::run(endpoint, events, move |event| {
+            if let Err(error) = brake.watch(&event) {
+                warn!(%error, "a bridge was not suspended at once");
+            }
+            Event::Ovsdb(event)
+        }));
+    })?;
     Ok(())
 }
 

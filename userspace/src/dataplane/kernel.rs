@@ -4,6 +4,7 @@
 //! vSwitch has them back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -15,7 +16,8 @@ use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
 use super::{
-    BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo, pod::Raw,
+    Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo,
+    pod::Raw,
 };
 
 /// The BPF object, built by `cargo xtask build-ebpf` and checked by `build.rs`.
@@ -46,7 +48,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     slots: Array<MapData, Raw<abi::Slot>>,
     ports: Array<MapData, Raw<abi::Port>>,
-    bridges: Array<MapData, Raw<abi::Bridge>>,
+    brake: Arc<Brake>,
     fdb: HashMap<MapData, Raw<abi::FdbKey>, Raw<abi::FdbValue>>,
     learned: Array<MapData, u32>,
     devices: DevMap<MapData>,
@@ -78,7 +80,7 @@ impl Kernel {
         Ok(Self {
             slots: map(&mut ebpf, "SLOTS")?,
             ports: map(&mut ebpf, "PORTS")?,
-            bridges: map(&mut ebpf, "BRIDGES")?,
+            brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?)),
             fdb: map(&mut ebpf, "FDB")?,
             learned: map(&mut ebpf, "LEARNED")?,
             devices: map(&mut ebpf, "DEVICES")?,
@@ -88,6 +90,11 @@ impl Kernel {
             links: BTreeMap::new(),
             installed: Installed::default(),
         })
+    }
+
+    /// The brake, for the thread that reads the database.
+    pub fn brake(&self) -> Arc<Brake> {
+        self.brake.clone()
     }
 
     /// The kernel's number of the program on the ports.
@@ -200,8 +207,8 @@ impl Kernel {
     ) -> Result<(), DataplaneError> {
         let BridgeTimes { refresh_s, ageing_s } = times;
         let value = abi::Bridge { lease_s, refresh_s, ageing_s, reserved: 0 };
-        self.bridges
-            .set(u32::from(bridge.0), Raw(value), 0)
+        self.brake
+            .write(bridge, value)
             .map_err(|e| DataplaneError::new("write the lease of", format!("bridge {}", bridge.0), &e))
     }
 }

@@ -4,6 +4,7 @@
 //! agent. Both keep an [`Installed`], which is what [`crate::plan`] compares the desired state with. Every [`Op`] can
 //! be repeated: deleting what is absent is success.
 
+mod brake;
 mod kernel;
 mod memory;
 mod pod;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
+pub use brake::Brake;
 pub use kernel::{Kernel, Options};
 pub use memory::Memory;
 
