@@ -343,5 +343,5 @@ fn map<M: TryFrom<aya::maps::Map, Error = MapError>>(
 fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let text = DataplaneError::new("", "", error).cause;
     let denied = text.contains("os error 1)") || text.contains("os error 13)");
-    if denied { format!("{text}; CAP_BPF and CAP_NET_ADMIN are needed (run as root)") } else { text }
+    if denied { format!("{text}; run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN") } else { text }
 }

@@ -94,7 +94,10 @@ impl DataplaneError {
         let mut text = cause.to_string();
         let mut source = cause.source();
         while let Some(inner) = source {
-            text = format!("{text}: {inner}");
+            let inner_text = inner.to_string();
+            if !text.ends_with(&inner_text) {
+                text = format!("{text}: {inner_text}");
+            }
             source = inner.source();
         }
         Self { operation, object: object.to_string(), cause: text }
