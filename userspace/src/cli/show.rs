@@ -7,6 +7,9 @@ use crate::status::{FdbStation, PortStatus, Stats, Status, TraceReport};
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
     table
 }
 
