@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
@@ -99,8 +99,13 @@ pub async fn run(config: Config) -> Result<()> {
                     detached = Some(reply);
                     break;
                 }
-                // A client that did not wait is no concern of ours.
-                let _ = reply.send(answer(&mut agent, &request));
+                let answer = answer(&mut agent, &request);
+                if let (Request::Trace { compare: true, .. }, Reply::Ok(report)) = (&request, &answer) {
+                    tokio::spawn(compare(outside.unixctl.clone(), report.clone(), reply));
+                } else {
+                    // A client that did not wait is no concern of ours.
+                    let _ = reply.send(answer);
+                }
                 continue;
             }
         };
@@ -183,12 +188,27 @@ fn answer(agent: &mut Agent<Kernel>, request: &Request) -> Reply {
             document(agent.flush_stations(bridge.as_deref(), port.as_deref(), *vlan))
         }
         Request::Stats => document(agent.stats()),
-        Request::Trace { port, frame } => match status::unhex(frame) {
+        Request::Trace { port, frame, .. } => match status::unhex(frame) {
             Some(frame) => document(agent.trace(port, &frame)),
             None => Reply::Error(format!("{frame} is no frame: write pairs of hexadecimal digits")),
         },
         Request::Detach => Reply::Error("the agent is ending".to_owned()),
     }
+}
+
+/// Adds what Open vSwitch would do with the same frame. It is only asked: nothing is sent or learned.
+async fn compare(unixctl: Unixctl, report: serde_json::Value, reply: oneshot::Sender<Reply>) {
+    let result = async {
+        let mut report: status::TraceReport =
+            serde_json::from_value(report).map_err(|error| error.to_string())?;
+        let ofport = report.ofport.ok_or("Open vSwitch has not opened the port")?;
+        let in_port = format!("in_port={ofport}");
+        let answer = unixctl.call("ofproto/trace", &[&report.bridge, &in_port, &report.frame]).await;
+        report.ovs = Some(answer.map_err(|error| error.to_string())?);
+        serde_json::to_value(report).map_err(|error| error.to_string())
+    };
+    // As above.
+    let _ = reply.send(result.await.map_or_else(Reply::Error, Reply::Ok));
 }
 
 fn check_kernel() -> Result<()> {
