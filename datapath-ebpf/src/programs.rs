@@ -104,6 +104,6 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Compared with the agent's own before anything is attached.
+/// The agent looks for this name (`abi::ABI_SYMBOL`) before anything is attached.
 #[unsafe(no_mangle)]
-static TRUNKLINE_ABI: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);
+static TRUNKLINE_ABI_1: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);

@@ -64,7 +64,7 @@ fn now_s() -> u32 {
 fn any_port() -> impl Strategy<Value = abi::Port> {
     (0..6_u16, 0..12_u16, any::<u16>(), proptest::collection::vec(0..6_u16, 0..6), any::<bool>()).prop_map(
         |(pvid, untagged, flags, vids, mostly)| {
-            let known = abi::PORT_PVID_HAS_TPID * 2 - 1;
+            let known = abi::PORT_LEAVES_DEI * 2 - 1;
             let mut members: VidSet = vids.iter().filter_map(|vid| Vid::new(*vid)).collect();
             members.insert(Vid::new(pvid).unwrap());
             abi::Port {
@@ -288,6 +288,17 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
     assert_eq!(run(&mut kernel, 3, 9).0, REDIRECT);
     kernel.apply(&Op::Suspend(BridgeNo(0)), now_s).unwrap();
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+}
+
+/// The log's level is a constant at load time, so the verifier removes the code behind it.
+#[test]
+fn logging_costs_nothing_where_it_is_off() {
+    let size = |log| {
+        let mut kernel = Kernel::load(Options { stations: 16, log }).unwrap();
+        kernel.program().unwrap().info().unwrap().size_translated().unwrap()
+    };
+    let (without, with) = (size(false), size(true));
+    assert!(without + 500 < with, "{without} octets of code without the log, {with} with it");
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FDB", options.stations)
             .override_global(aya_log::LEVEL, &level, true)
+            .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
             .load(OBJECT)
             .map_err(|error| LoadError::Load(explain(&error)))?;
         for program in [PROGRAM, TRACE_PROGRAM] {

@@ -142,7 +142,8 @@ pub(super) fn complete(
             | flag(row.protected, abi::PORT_PROTECTED)
             | flag(target, abi::PORT_TARGET)
             | flag(!matches!(link.kind, LinkKind::Physical { .. }), abi::PORT_PARTIAL_CHECKSUMS)
-            | flag(!excluded.is_empty(), abi::PORT_HAS_EXCLUDED),
+            | flag(!excluded.is_empty(), abi::PORT_HAS_EXCLUDED)
+            | flag(bridge.datapath_type == "netdev", abi::PORT_LEAVES_DEI),
         mtu: link.mtu,
         excluded,
         ..rules
