@@ -10,6 +10,7 @@
 
 mod agent;
 mod command;
+pub mod demo;
 mod frames;
 mod host;
 mod netns;
