@@ -9,6 +9,7 @@
 //! run left behind goes when the next one starts. Nothing outside its own namespaces is touched. Needs root.
 
 mod agent;
+pub mod cases;
 mod command;
 pub mod demo;
 mod frames;

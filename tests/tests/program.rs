@@ -9,9 +9,8 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use trunkline::dataplane::{
     BridgeNo, BridgeTimes, Dataplane as _, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
 };
-use trunkline_core::{
-    FdbEntry, FdbKey, Header, Mac, Outcome, PuntReason, Tables, TagOp, Verdict, Vid, VidSet, abi, switch,
-};
+use trunkline_core::{FdbEntry, FdbKey, Header, Mac, PuntReason, Tables, Verdict, Vid, VidSet, abi, switch};
+use trunkline_tests::cases::{edited, traced};
 
 const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
 /// Interface indexes of the ports under test; only the tables know them.
@@ -143,26 +142,6 @@ fn any_case() -> impl Strategy<Value = Case> {
         })
 }
 
-/// What leaves, edited the slow way.
-fn edited(frame: &[u8], verdict: Verdict) -> Vec<u8> {
-    let Verdict::Forward { tag, .. } = verdict else { return frame.to_vec() };
-    let (addresses, rest) = frame.split_at(12);
-    match tag {
-        TagOp::Keep => frame.to_vec(),
-        TagOp::Push(tag) => [addresses, &tag.to_bytes(), rest].concat(),
-        TagOp::Pop => [addresses, &rest[4..]].concat(),
-        TagOp::Replace(tag) => [addresses, &tag.to_bytes(), &rest[4..]].concat(),
-    }
-}
-
-fn expected_trace(outcome: &Outcome) -> (u16, u16) {
-    match outcome.verdict {
-        Verdict::Forward { port, .. } => (abi::TRACE_FORWARD, port),
-        Verdict::Punt(reason) => (abi::TRACE_PUNT, reason as u16),
-        Verdict::Drop(reason) => (abi::TRACE_DROP, reason as u16),
-    }
-}
-
 fn kernel() -> Kernel {
     Kernel::load(Options { stations: 1024, log: false }).expect("the programs load and pass the verifier")
 }
@@ -210,8 +189,7 @@ fn the_loaded_program_decides_as_the_core_does() {
         let host = Host { case: &case, now_s, fdb: RefCell::new(fdb), bridge };
         let outcome = switch(&case.frame[..], &host, FIRST_IFINDEX + case.ingress);
         let (trace, sent) = kernel.trace(FIRST_IFINDEX + case.ingress, &case.frame).unwrap();
-        prop_assert_eq!((trace.kind, trace.detail), expected_trace(&outcome), "{:?}", outcome);
-        prop_assert_eq!(trace.vid, outcome.vid.map_or(abi::NO_VID, |vid| vid.get()));
+        prop_assert_eq!((trace.kind, trace.detail, trace.vid), traced(&outcome), "{:?}", outcome);
         prop_assert_eq!(&sent, &edited(&case.frame, outcome.verdict));
         if matches!(outcome.verdict, Verdict::Forward { .. }) {
             *forwarded.borrow_mut() += 1;
