@@ -195,6 +195,7 @@ impl Trial<'_> {
                 unseen(fixed && !(member && self.fast_path.accelerates(port)))?;
             }
             PuntReason::OverMtu => unseen(frame.len() > 1514 && answer.is_unicast())?,
+            PuntReason::DropEligible => unseen(is_tag(12) && frame[14] & 0x10 != 0 && answer.is_unicast())?,
             PuntReason::PartialChecksum | PuntReason::UnknownChecksum => {
                 unseen(self.case.ports[usize::from(ingress)].tap && answer.is_unicast())?;
             }
