@@ -9,6 +9,8 @@ pub mod dataplane;
 pub mod desired;
 pub mod event;
 pub mod fdb;
+#[cfg(test)]
+mod fixture;
 pub mod jsonrpc;
 pub mod links;
 pub mod openflow;
