@@ -158,6 +158,11 @@ fn cfg(rows: &Rows) -> (i64, i64) {
     rows.open_vswitch.as_ref().map_or((0, 0), |row| (row.next_cfg, row.cur_cfg))
 }
 
+/// Whether two states of the database differ in anything that decides about forwarding.
+pub fn differ(old: &Rows, new: &Rows) -> bool {
+    !differences(Some(old), new).is_empty()
+}
+
 /// The bridges in whose configuration two states of the database differ.
 fn differences(old: Option<&Rows>, new: &Rows) -> Vec<(String, Difference)> {
     let nothing = Rows::default();

@@ -68,8 +68,7 @@ impl Database {
             ..InterfaceRow::default()
         };
         self.rows.interfaces.insert(interface, Arc::new(row));
-        let row =
-            PortRow { name: name.to_owned(), interfaces: [interface].into(), ..PortRow::default() };
+        let row = PortRow { name: name.to_owned(), interfaces: [interface].into(), ..PortRow::default() };
         self.rows.ports.insert(port, Arc::new(row));
         self.bridge(bridge).ports.insert(port);
         self.port(name)

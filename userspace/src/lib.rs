@@ -8,6 +8,7 @@ pub mod control;
 pub mod dataplane;
 pub mod desired;
 pub mod event;
+mod explain;
 pub mod fdb;
 #[cfg(test)]
 mod fixture;

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::agent::Agent;
 use crate::config::{self, RunDir};
 use crate::control::{self, Call, Reply, Request};
-use crate::dataplane::{Kernel, Options};
+use crate::dataplane::{Brake, Kernel, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::ovsdb::Endpoint;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
@@ -70,7 +70,8 @@ pub async fn run(config: Config) -> Result<()> {
     let (events, mut inbox) = mpsc::channel(256);
     let (calls, mut requests) = mpsc::channel(16);
     tokio::spawn(control::serve(listener, calls));
-    tokio::spawn(ovsdb::run(config.ovsdb.clone(), events.clone(), Event::Ovsdb));
+    let brake = kernel.brake();
+    follow_database(config.ovsdb.clone(), events.clone(), brake.clone())?;
     tokio::spawn(links::watch(events.clone(), Event::Links));
     let mut agent = Agent::new(kernel, config.bridges.clone(), our_program);
     let mut outside = Outside::new(&config, events);
@@ -99,13 +100,25 @@ pub async fn run(config: Config) -> Result<()> {
                     detached = Some(reply);
                     break;
                 }
-                // A client that did not wait is no concern of ours.
-                let _ = reply.send(answer(&mut agent, &request));
+                let answer = answer(&mut agent, &request);
+                if let (Request::Trace { compare: true, .. }, Reply::Ok(report)) = (&request, &answer) {
+                    tokio::spawn(compare(outside.unixctl.clone(), report.clone(), reply));
+                } else {
+                    // A client that did not wait is no concern of ours.
+                    let _ = reply.send(answer);
+                }
                 continue;
             }
         };
+        let of_database = matches!(event, Event::Ovsdb(_));
+        if of_database {
+            brake.take_up();
+        }
         for effect in agent.handle(event, now_s()) {
             outside.carry_out(effect);
+        }
+        if of_database {
+            agent.renew();
         }
     }
 
@@ -130,6 +143,25 @@ pub async fn run(config: Config) -> Result<()> {
         // The answer is written by another task.
         sleep(Duration::from_millis(50)).await;
     }
+    Ok(())
+}
+
+/// Reads the database in a thread of its own, which is to be woken before ovs-vswitchd has finished with a change.
+fn follow_database(endpoint: Endpoint, events: mpsc::Sender<Event>, brake: Arc<Brake>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name("ovsdb".to_owned());
+    thread.spawn(move || {
+        // Without the privilege it is as urgent as the rest.
+        if let Err(error) = rustix::process::setpriority_process(None, -20) {
+            warn!(%error, "the thread that reads the database has no priority over others");
+        }
+        runtime.block_on(ovsdb::run(endpoint, events, move |event| {
+            if let Err(error) = brake.watch(&event) {
+                warn!(%error, "a bridge was not suspended at once");
+            }
+            Event::Ovsdb(event)
+        }));
+    })?;
     Ok(())
 }
 
@@ -158,12 +190,27 @@ fn answer(agent: &mut Agent<Kernel>, request: &Request) -> Reply {
             document(agent.flush_stations(bridge.as_deref(), port.as_deref(), *vlan))
         }
         Request::Stats => document(agent.stats()),
-        Request::Trace { port, frame } => match status::unhex(frame) {
+        Request::Trace { port, frame, .. } => match status::unhex(frame) {
             Some(frame) => document(agent.trace(port, &frame)),
             None => Reply::Error(format!("{frame} is no frame: write pairs of hexadecimal digits")),
         },
         Request::Detach => Reply::Error("the agent is ending".to_owned()),
     }
+}
+
+/// Adds what Open vSwitch would do with the same frame. It is only asked: nothing is sent or learned.
+async fn compare(unixctl: Unixctl, report: serde_json::Value, reply: oneshot::Sender<Reply>) {
+    let result = async {
+        let mut report: status::TraceReport =
+            serde_json::from_value(report).map_err(|error| error.to_string())?;
+        let ofport = report.ofport.ok_or("Open vSwitch has not opened the port")?;
+        let in_port = format!("in_port={ofport}");
+        let answer = unixctl.call("ofproto/trace", &[&report.bridge, &in_port, &report.frame]).await;
+        report.ovs = Some(answer.map_err(|error| error.to_string())?);
+        serde_json::to_value(report).map_err(|error| error.to_string())
+    };
+    // As above.
+    let _ = reply.send(result.await.map_or_else(Reply::Error, Reply::Ok));
 }
 
 fn check_kernel() -> Result<()> {

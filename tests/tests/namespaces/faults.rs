@@ -35,6 +35,7 @@ fn restart_of_ovsdb_server_disturbs_nothing() {
         tape.wait_accelerated();
         converse(tape, ("p1", &there), ("p2", &back));
         // The new connection is a working one.
+        tape.settle();
         tape.ovs().vsctl("set Port p2 tag=20");
         tape.settle();
         assert_eq!(tape.step("after a change", "p1", &there.another()), ["p3"]);

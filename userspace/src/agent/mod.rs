@@ -123,6 +123,13 @@ impl<D: Dataplane> Agent<D> {
         (failures, std::mem::take(&mut self.effects))
     }
 
+    /// Prolongs the leases of the active bridges.
+    pub fn renew(&mut self) {
+        if let Err(error) = self.dataplane.renew(self.now_s) {
+            warn!(%error, "the lease of the fast path was not prolonged");
+        }
+    }
+
     fn on_ovsdb(&mut self, event: OvsdbEvent) -> bool {
         match event {
             // What is known may be long out of date; the complete state follows.
@@ -278,9 +285,7 @@ impl<D: Dataplane> Agent<D> {
             self.applied.not_restarted();
         }
         self.host = HostFacts { vswitchd_pid: host.vswitchd_pid.or(self.host.vswitchd_pid), ..host };
-        if let Err(error) = self.dataplane.renew(self.now_s) {
-            warn!(%error, "the lease of the fast path was not prolonged");
-        }
+        self.renew();
         self.failed.retain(|_, failure| failure.retry_s > self.now_s);
         if self.now_s >= self.swept_s + stations::SWEEP_S {
             self.swept_s = self.now_s;

@@ -117,7 +117,12 @@ fn the_last_of_several_announcements_counts() {
         database.announce();
     };
     let first = |database: &mut Database| database.host().cur_cfg += 1;
-    tell([(Write(announced), Applying), (Write(again), Applying), (Write(first), Applying), (Write(CONFIRM), No)]);
+    tell([
+        (Write(announced), Applying),
+        (Write(again), Applying),
+        (Write(first), Applying),
+        (Write(CONFIRM), No),
+    ]);
 }
 
 #[test]
@@ -234,8 +239,10 @@ fn every_other_column_is_alerting() {
     for silent in [TRUNKS, |database: &mut Database| database.port("p1").vlan_mode = Some("access".into())] {
         tell([(Write(silent), Waiting)]);
     }
-    let bridges: [fn(&mut Database); 2] =
-        [|database| database.bridge("br0").stp_enable = true, |database| database.bridge("br0").rstp_enable = true];
+    let bridges: [fn(&mut Database); 2] = [
+        |database| database.bridge("br0").stp_enable = true,
+        |database| database.bridge("br0").rstp_enable = true,
+    ];
     for silent in bridges {
         tell([(Write(silent), Waiting)]);
     }

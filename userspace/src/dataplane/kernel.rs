@@ -4,6 +4,7 @@
 //! vSwitch has them back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::{
@@ -16,7 +17,8 @@ use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
 use super::{
-    BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo, pod::Raw,
+    Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo,
+    pod::Raw,
 };
 
 /// The BPF object, built by `cargo xtask build-ebpf` and checked by `build.rs`.
@@ -47,7 +49,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     slots: Array<MapData, Raw<abi::Slot>>,
     ports: Array<MapData, Raw<abi::Port>>,
-    bridges: Array<MapData, Raw<abi::Bridge>>,
+    brake: Arc<Brake>,
     fdb: HashMap<MapData, Raw<abi::FdbKey>, Raw<abi::FdbValue>>,
     learned: Array<MapData, u32>,
     devices: DevMap<MapData>,
@@ -81,7 +83,7 @@ impl Kernel {
         Ok(Self {
             slots: map(&mut ebpf, "SLOTS")?,
             ports: map(&mut ebpf, "PORTS")?,
-            bridges: map(&mut ebpf, "BRIDGES")?,
+            brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?)),
             fdb: map(&mut ebpf, "FDB")?,
             learned: map(&mut ebpf, "LEARNED")?,
             devices: map(&mut ebpf, "DEVICES")?,
@@ -91,6 +93,11 @@ impl Kernel {
             links: BTreeMap::new(),
             installed: Installed::default(),
         })
+    }
+
+    /// The brake, for the thread that reads the database.
+    pub fn brake(&self) -> Arc<Brake> {
+        self.brake.clone()
     }
 
     /// The kernel's number of the program on the ports.
@@ -216,8 +223,8 @@ impl Kernel {
     ) -> Result<(), DataplaneError> {
         let BridgeTimes { refresh_s, ageing_s } = times;
         let value = abi::Bridge { lease_s, refresh_s, ageing_s, reserved: 0 };
-        self.bridges
-            .set(u32::from(bridge.0), Raw(value), 0)
+        self.brake
+            .write(bridge, value)
             .map_err(|e| DataplaneError::new("write the lease of", format!("bridge {}", bridge.0), &e))
     }
 }
@@ -361,5 +368,5 @@ fn map<M: TryFrom<aya::maps::Map, Error = MapError>>(
 fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let text = DataplaneError::new("", "", error).cause;
     let denied = text.contains("os error 1)") || text.contains("os error 13)");
-    if denied { format!("{text}; CAP_BPF and CAP_NET_ADMIN are needed (run as root)") } else { text }
+    if denied { format!("{text}; run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN") } else { text }
 }

@@ -4,6 +4,7 @@
 //! agent. Both keep an [`Installed`], which is what [`crate::plan`] compares the desired state with. Every [`Op`] can
 //! be repeated: deleting what is absent is success.
 
+mod brake;
 mod kernel;
 mod memory;
 mod pod;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
+pub use brake::Brake;
 pub use kernel::{Kernel, Options};
 pub use memory::Memory;
 
@@ -92,7 +94,10 @@ impl DataplaneError {
         let mut text = cause.to_string();
         let mut source = cause.source();
         while let Some(inner) = source {
-            text = format!("{text}: {inner}");
+            let inner_text = inner.to_string();
+            if !text.ends_with(&inner_text) {
+                text = format!("{text}: {inner_text}");
+            }
             source = inner.source();
         }
         Self { operation, object: object.to_string(), cause: text }

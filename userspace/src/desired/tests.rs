@@ -81,7 +81,10 @@ fn every_setting_of_a_bridge_that_is_not_mirrored_gates_the_bridge() {
         (|s| set(&mut s.database.host().other_config, "flow-restore-wait", "true"), "flow-restore-wait"),
         (|s| set(&mut s.database.host().other_config, "hw-offload", "true"), "hw-offload"),
         (|s| s.database.bridge("br0").datapath_type = "odd".into(), "datapath_type odd"),
-        (|s| s.database.add_mirror("br0", "m0"), "mirror m0 copies its traffic; `ovs-vsctl clear bridge br0 mirrors`"),
+        (
+            |s| s.database.add_mirror("br0", "m0"),
+            "mirror m0 copies its traffic; `ovs-vsctl clear bridge br0 mirrors`",
+        ),
         (|s| s.database.bridge("br0").controller.extend([Uuid(99)]), "Bridge.controller"),
         (|s| s.database.bridge("br0").flow_tables.extend([(0, Uuid(99))]), "Bridge.flow_tables"),
         (|s| s.database.bridge("br0").stp_enable = true, "Bridge.stp_enable"),
@@ -173,8 +176,14 @@ fn every_setting_of_a_port_that_is_not_mirrored_gates_that_port() {
         (|s| set(&mut s.database.interface("p1").bfd, "enable", "true"), "Interface.bfd"),
         (|s| s.database.interface("p1").cfm_mpid = Some(1), "Interface.cfm_mpid"),
         (|s| set(&mut s.database.interface("p1").lldp, "enable", "true"), "Interface.lldp"),
-        (|s| set(&mut s.database.interface("p1").external_ids, "trunkline-hook", "none"), "trunkline-hook=none"),
-        (|s| set(&mut s.database.interface("p1").external_ids, "trunkline-hook", "magic"), "magic is not supported"),
+        (
+            |s| set(&mut s.database.interface("p1").external_ids, "trunkline-hook", "none"),
+            "trunkline-hook=none",
+        ),
+        (
+            |s| set(&mut s.database.interface("p1").external_ids, "trunkline-hook", "magic"),
+            "magic is not supported",
+        ),
         (|s| flags(s, |flags| flags.no_receive = true), "no-receive"),
         (|s| flags(s, |flags| flags.no_forward = true), "no-forward"),
         (|s| flags(s, |flags| flags.no_flood = true), "no-flood"),
