@@ -50,6 +50,8 @@ pub struct Agent<D> {
     followed: Vec<String>,
     numbers: Numbers,
     failed: BTreeMap<u32, Failure>,
+    /// Of the devices of installed ports, when the program was put on them.
+    incarnations: BTreeMap<PortNo, u32>,
     offloads: BTreeMap<u32, Offload>,
     pub(crate) desired: Vec<DesiredBridge>,
     effects: Vec<Effect>,
@@ -83,6 +85,7 @@ impl<D: Dataplane> Agent<D> {
             followed: Vec::new(),
             numbers: Numbers::default(),
             failed: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             offloads: BTreeMap::new(),
             desired: Vec::new(),
             effects: Vec::new(),
@@ -168,7 +171,6 @@ impl<D: Dataplane> Agent<D> {
                 self.failed.retain(|ifindex, failure| {
                     links.get(ifindex).is_some_and(|link| link.incarnation == failure.incarnation)
                 });
-                self.forget_vanished(&links);
                 self.links = links;
             }
             LinkEvent::Failed { cause } => {
@@ -177,28 +179,6 @@ impl<D: Dataplane> Agent<D> {
             }
         }
         true
-    }
-
-    /// A device that went away and came back under the same index has lost its program; so has its port, then.
-    fn forget_vanished(&mut self, links: &Links) {
-        let installed = self.dataplane.installed();
-        let vanished = installed.ports.iter().filter(|(_, port)| {
-            match (self.links.get(&port.ifindex), links.get(&port.ifindex)) {
-                (Some(old), Some(new)) => old.incarnation != new.incarnation,
-                (_, new) => new.is_none(),
-            }
-        });
-        let vanished: Vec<_> =
-            vanished.map(|(number, port)| (*number, BridgeNo(port.rules.bridge))).collect();
-        if vanished.is_empty() {
-            return;
-        }
-        let mut rest = installed.clone();
-        for (port, bridge) in vanished {
-            rest.ports.remove(&port);
-            rest.active.remove(&bridge);
-        }
-        self.carry_out(&plan(self.dataplane.installed(), &rest));
     }
 
     fn on_openflow(&mut self, event: OpenFlowEvent) -> bool {

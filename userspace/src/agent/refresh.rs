@@ -6,7 +6,7 @@ use tracing::{debug, warn};
 use trunkline_core::abi;
 
 use super::{Agent, Failure, RETRY_S};
-use crate::dataplane::{BridgeNo, Dataplane, Installed, InstalledPort, Op};
+use crate::dataplane::{BridgeNo, Dataplane, Installed, InstalledPort, Op, PortNo};
 use crate::desired::{self, DesiredBridge, DesiredPort, World};
 use crate::event::Effect;
 use crate::ovsdb::Rows;
@@ -114,7 +114,9 @@ impl<D: Dataplane> Agent<D> {
         let held: BTreeSet<BridgeNo> =
             held.filter_map(|bridge| self.numbers.known_bridge(&bridge.name)).collect();
         let installed = self.dataplane.installed().ports.iter();
-        let kept = installed.filter(|(_, port)| held.contains(&BridgeNo(port.rules.bridge)));
+        let kept = installed.filter(|(place, port)| {
+            held.contains(&BridgeNo(port.rules.bridge)) && self.is_current(**place, port)
+        });
         target.ports.extend(kept.map(|(place, port)| (*place, port.clone())));
 
         let mut devices = BTreeSet::new();
@@ -150,7 +152,10 @@ impl<D: Dataplane> Agent<D> {
         } else {
             Err("another port has the same device".to_owned())
         };
+        let installed = &self.dataplane.installed().ports;
         match place {
+            // It is put in again when it is out.
+            Ok(place) if installed.get(&place).is_some_and(|port| !self.is_current(place, port)) => {}
             Ok(place) => {
                 let rules = abi::Port { bridge: bridge.0, ..*rules };
                 target.ports.insert(place, InstalledPort { ifindex, device: link.name.clone(), rules });
@@ -159,23 +164,38 @@ impl<D: Dataplane> Agent<D> {
         }
     }
 
-    /// Takes the steps. If one fails that makes a change safe, the change is not made: it is planned again.
+    /// Whether the device is still the one that the program was put on. One that went away has lost the program, even
+    /// if another has its index now.
+    fn is_current(&self, place: PortNo, port: &InstalledPort) -> bool {
+        let link = self.links.get(&port.ifindex);
+        link.is_some_and(|link| self.incarnations.get(&place) == Some(&link.incarnation))
+    }
+
+    /// Takes the steps. If one fails that makes a change safe or is part of one, no bridge begins to switch: the rest
+    /// is planned again.
     pub(super) fn carry_out(&mut self, steps: &[Op]) {
+        let mut incomplete: Option<String> = None;
         for op in steps {
-            if let Op::Suspend(bridge) = op {
-                self.void(*bridge);
-            }
-            match (op, self.step(op)) {
-                (Op::Activate(bridge, _), Err(cause)) => self.postpone(*bridge, &cause),
-                (Op::Suspend(_) | Op::Drain | Op::Flush(_), Err(cause)) => {
-                    for op in steps {
-                        if let Op::Activate(bridge, _) = op {
-                            self.postpone(*bridge, &cause);
-                        }
+            match op {
+                Op::Suspend(bridge) => self.void(*bridge),
+                Op::Activate(bridge, _) => {
+                    if let Some(cause) = &incomplete {
+                        self.postpone(*bridge, cause);
+                        continue;
                     }
-                    return;
                 }
+                Op::Install(..) | Op::Remove(_) if incomplete.is_some() => continue,
                 _ => {}
+            }
+            let Err(cause) = self.step(op) else { continue };
+            match op {
+                Op::Activate(bridge, _) => self.postpone(*bridge, &cause),
+                Op::Suspend(_) | Op::Drain | Op::Flush(_) => incomplete = Some(cause),
+                Op::Install(port, _) if self.dataplane.installed().ports.contains_key(port) => {
+                    incomplete = Some(cause);
+                }
+                // What could not be added is not in the way.
+                Op::Install(..) | Op::Remove(_) => {}
             }
         }
     }
@@ -185,18 +205,23 @@ impl<D: Dataplane> Agent<D> {
         if let Op::Activate(bridge, _) = op {
             self.prepare(*bridge)?;
         }
-        self.dataplane.apply(op, self.now_s).map_err(|error| {
+        let done = self.dataplane.apply(op, self.now_s);
+        if let Err(error) = &done {
             warn!(%error, "Open vSwitch keeps what this was about");
-            if let Op::Install(_, port) = op
-                && let Some(link) = self.links.get(&port.ifindex)
-            {
-                let incarnation = link.incarnation;
-                let failure =
-                    Failure { incarnation, cause: error.to_string(), retry_s: self.now_s + RETRY_S };
-                self.failed.insert(port.ifindex, failure);
+        }
+        if let Op::Install(place, port) = op
+            && let Some(link) = self.links.get(&port.ifindex)
+        {
+            let (incarnation, retry_s) = (link.incarnation, self.now_s + RETRY_S);
+            match &done {
+                Ok(()) => drop(self.incarnations.insert(*place, incarnation)),
+                Err(error) => {
+                    let failure = Failure { incarnation, cause: error.to_string(), retry_s };
+                    self.failed.insert(port.ifindex, failure);
+                }
             }
-            error.to_string()
-        })
+        }
+        done.map_err(|error| error.to_string())
     }
 
     /// Before a bridge switches, no station may be in our table that is not in Open vSwitch's.
