@@ -255,7 +255,7 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
     assert_eq!(run(&mut kernel, 2, 9).0, PASS);
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::LearningLimit), 1, "two stations are the limit");
-    kernel.apply(&Op::Flush(PortNo(0)), now_s).unwrap();
+    kernel.apply(&Op::Flush([PortNo(0)].into()), now_s).unwrap();
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::NewSource), 3, "room again");
 

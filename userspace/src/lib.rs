@@ -10,6 +10,8 @@ pub mod desired;
 pub mod event;
 mod explain;
 pub mod fdb;
+#[cfg(test)]
+mod fixture;
 pub mod jsonrpc;
 pub mod links;
 pub mod openflow;

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
@@ -44,6 +44,8 @@ pub struct Config {
 /// Between a change nobody waited for and the question whether it is in force: the time in which ovs-vswitchd, woken
 /// by the same message as we, begins to work on it.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Between two questions that are not to be answered in the same turn of ovs-vswitchd's main loop.
+const TURN: Duration = Duration::from_millis(10);
 
 /// Runs the agent until it is told to end, then gives all ports back.
 ///
@@ -71,18 +73,17 @@ pub async fn run(config: Config) -> Result<()> {
     let brake = kernel.brake();
     follow_database(config.ovsdb.clone(), events.clone(), brake.clone())?;
     tokio::spawn(links::watch(events.clone(), Event::Links));
-    let agent = Agent::new(kernel, config.bridges.clone(), our_program);
+    let mut agent = Agent::new(kernel, config.bridges.clone(), our_program);
     let mut outside = Outside::new(&config, events);
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     info!(version = env!("CARGO_PKG_VERSION"), database = %config.ovsdb, "started");
     notify(&[NotifyState::Ready]);
 
-    let mut agent = agent;
     let mut detached = None;
     loop {
+        // In no particular order: a flood of events must keep neither the lease from being renewed nor a signal out.
         let event = tokio::select! {
-            biased;
             event = inbox.recv() => match event {
                 Some(event) => event,
                 None => bail!("all sources of events have ended"),
@@ -123,6 +124,7 @@ pub async fn run(config: Config) -> Result<()> {
 
     notify(&[NotifyState::Stopping]);
     let (failures, effects) = agent.give_back();
+    let _turn = outside.offloads.lock().await;
     for effect in effects {
         if let Effect::RxVlanOffload { ifindex, device, on } = effect {
             switch_offload(&config.run_dir, ifindex, &device, on).await;
@@ -256,6 +258,8 @@ struct Outside {
     unixctl: Unixctl,
     events: mpsc::Sender<Event>,
     followed: BTreeMap<String, AbortHandle>,
+    /// Offloads are switched one at a time, in the order in which that was asked.
+    offloads: Arc<Mutex<()>>,
 }
 
 impl Outside {
@@ -266,6 +270,7 @@ impl Outside {
             unixctl: Unixctl::new(&config.ovs_rundir),
             events,
             followed: BTreeMap::new(),
+            offloads: Arc::default(),
         }
     }
 
@@ -280,32 +285,36 @@ impl Outside {
         let (unixctl, events) = (self.unixctl.clone(), self.events.clone());
         // The agent ends before its events are all read; a task that cannot send one has nobody to tell.
         match effect {
-            Effect::Probe { bridge, generation } => {
+            Effect::Probe { bridge, question } => {
                 tokio::spawn(async move {
                     let answer = probe(&unixctl, &bridge).await.map_err(|error| error.to_string());
-                    let _ = events.send(Event::Probed { bridge, generation, answer }).await;
+                    let _ = events.send(Event::Probed { bridge, question, answer }).await;
                 });
             }
-            Effect::Poll { bridge, known, flows } => {
+            Effect::Poll { bridge, question, known, flows } => {
                 tokio::spawn(async move {
                     let answer =
                         poll(&unixctl, &bridge, known, flows).await.map_err(|error| error.to_string());
-                    let _ = events.send(Event::Polled { bridge, answer }).await;
+                    let _ = events.send(Event::Polled { bridge, question, answer }).await;
                 });
             }
             Effect::Settle(token) => {
                 tokio::spawn(async move {
-                    sleep(SETTLE).await;
-                    while unixctl.version().await.is_err() {
-                        sleep(SETTLE).await;
+                    // The first answer may end a turn of the main loop that began before the change.
+                    for pause in [SETTLE, TURN] {
+                        sleep(pause).await;
+                        while unixctl.version().await.is_err() {
+                            sleep(SETTLE).await;
+                        }
                     }
                     let _ = events.send(Event::Settled(token)).await;
                 });
             }
             Effect::Follow(bridges) => self.follow(bridges),
             Effect::RxVlanOffload { ifindex, device, on } => {
-                let run_dir = self.run_dir.clone();
+                let (run_dir, in_turn) = (self.run_dir.clone(), self.offloads.clone());
                 tokio::spawn(async move {
+                    let _turn = in_turn.lock().await;
                     if let Some(cause) = switch_offload(&run_dir, ifindex, &device, on).await {
                         let _ = events.send(Event::OffloadRefused { ifindex, cause }).await;
                     }
@@ -369,7 +378,11 @@ async fn switch_offload(run_dir: &RunDir, ifindex: u32, device: &str, on: bool) 
             }
             None
         }
-        Err(error) if error.is_absent() => None,
+        Err(error) if error.is_absent() => {
+            names.retain(|name| name != device);
+            write_names(&path, &names);
+            None
+        }
         Err(error) => {
             warn!(device, on, %error, "rx-vlan-offload not switched");
             Some(error.to_string())

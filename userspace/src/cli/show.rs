@@ -124,3 +124,6 @@ pub(super) fn trace(report: &TraceReport) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use aya::maps::{Array, MapData, MapError};
 use trunkline_core::abi;
 
 use super::{BridgeNo, pod::Raw};
-use crate::applied::{Difference, difference};
+use crate::applied;
 use crate::ovsdb::{OvsdbEvent, Rows};
 
 /// The leases of all bridges, shared by the two threads.
@@ -50,7 +50,7 @@ impl Brake {
             OvsdbEvent::Disconnected { .. } => false,
             OvsdbEvent::Changed(rows) => {
                 let last = state.last.replace(rows.clone());
-                last.is_some_and(|last| differs_nowhere(&last, rows))
+                last.is_some_and(|last| !applied::differ(&last, rows))
             }
         };
         if harmless {
@@ -83,10 +83,4 @@ impl Brake {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn differs_nowhere(old: &Arc<Rows>, new: &Arc<Rows>) -> bool {
-    let names: BTreeSet<&str> =
-        old.bridges.values().chain(new.bridges.values()).map(|row| row.name.as_str()).collect();
-    names.into_iter().all(|name| difference(old, new, name) == Difference::None)
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -58,6 +59,8 @@ pub struct Kernel {
     installed: Installed,
 }
 
+/// How long running programs are awaited where the kernel does not tell when they have ended.
+const DRAIN: Duration = Duration::from_millis(50);
 const PROGRAM: &str = "trunkline_xdp";
 const TRACE_PROGRAM: &str = "trunkline_trace";
 
@@ -156,43 +159,56 @@ impl Kernel {
         }
         self.enter(port, new)?;
         if !self.links.contains_key(&port) {
-            let fail = |cause: &(dyn std::error::Error + 'static)| {
-                DataplaneError::new("attach the XDP program to", &new.device, cause)
-            };
-            let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail(&e))?;
-            let link = program.attach_to_if_index(new.ifindex, XdpMode::Driver).map_err(|e| fail(&e))?;
-            self.links.insert(port, link);
+            match self.attach(new) {
+                Ok(link) => drop(self.links.insert(port, link)),
+                Err(error) => {
+                    // Best effort: nothing refers to the place, and the next port in it overwrites it.
+                    let _ = self.clear(port, new);
+                    return Err(error);
+                }
+            }
         }
         self.installed.ports.insert(port, new.clone());
         Ok(())
     }
 
+    fn attach(&mut self, port: &InstalledPort) -> Result<XdpLinkId, DataplaneError> {
+        let fail = |cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new("attach the XDP program to", &port.device, cause)
+        };
+        let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail(&e))?;
+        program.attach_to_if_index(port.ifindex, XdpMode::Driver).map_err(|e| fail(&e))
+    }
+
+    /// Takes a port out of the tables again.
+    fn clear(&mut self, port: PortNo, old: &InstalledPort) -> Result<(), DataplaneError> {
+        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new(operation, &old.device, cause)
+        };
+        let slot = old.ifindex % abi::IFINDEX_SLOTS;
+        let rules = self.ports.set(u32::from(port.0), Raw(abi::Port::UNUSED), 0);
+        let slot = self.slots.set(slot, Raw(abi::Slot::default()), 0);
+        rules.map_err(|e| fail("clear the rules of", &e))?;
+        slot.map_err(|e| fail("clear the interface index of", &e))
+    }
+
     /// Takes a port out, trying every part of it, and reports the first failure.
     fn remove(&mut self, port: PortNo) -> Result<(), DataplaneError> {
-        let place = u32::from(port.0);
-        let name =
-            self.installed.ports.get(&port).map_or_else(|| place.to_string(), |old| old.device.clone());
+        let Some(old) = self.installed.ports.remove(&port) else { return Ok(()) };
         let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new(operation, &name, cause)
+            DataplaneError::new(operation, &old.device, cause)
         };
-        let mut results = vec![
-            self.ports.set(place, Raw(abi::Port::UNUSED), 0).map_err(|e| fail("clear the rules of", &e)),
-        ];
-        if let Some(old) = self.installed.ports.get(&port) {
-            let slot = old.ifindex % abi::IFINDEX_SLOTS;
-            let empty = Raw(abi::Slot::default());
-            results
-                .push(self.slots.set(slot, empty, 0).map_err(|e| fail("clear the interface index of", &e)));
-        }
+        let mut results = vec![self.clear(port, &old)];
         if let Some(link) = self.links.remove(&port) {
             let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail("find the program for", &e))?;
             results.push(program.detach(link).map_err(|e| fail("detach the XDP program from", &e)));
         }
         let zero = (0..self.cpus()).map(|_| Raw(abi::Counters::zeroed())).collect::<Vec<_>>();
         if let Ok(zero) = aya::maps::PerCpuValues::try_from(zero) {
-            results.push(self.counters.set(place, zero, 0).map_err(|e| fail("clear the counters of", &e)));
+            results.push(
+                self.counters.set(u32::from(port.0), zero, 0).map_err(|e| fail("clear the counters of", &e)),
+            );
         }
-        self.installed.ports.remove(&port);
         results.into_iter().collect()
     }
 
@@ -222,18 +238,22 @@ impl Dataplane for Kernel {
     fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
         match op {
             Op::Suspend(bridge) => {
+                self.write_lease(*bridge, 0, BridgeTimes { refresh_s: 0, ageing_s: 0 })?;
                 self.installed.active.remove(bridge);
-                self.write_lease(*bridge, 0, BridgeTimes { refresh_s: 0, ageing_s: 0 })
+                Ok(())
             }
-            Op::Drain => drain().map_err(|e| DataplaneError::new("wait for", "the running programs", &e)),
+            Op::Drain => {
+                drain();
+                Ok(())
+            }
             Op::Remove(port) => self.remove(*port),
-            Op::Flush(port) => {
+            Op::Flush(ports) => {
                 for (key, entry) in self.stations()? {
-                    if entry.port == port.0 {
+                    if ports.contains(&PortNo(entry.port)) {
                         self.set_station(&key, None)?;
                     }
                 }
-                self.recount(*port, 0)
+                ports.iter().try_for_each(|port| self.recount(*port, 0))
             }
             Op::Install(port, new) => self.install(*port, new),
             Op::Activate(bridge, times) => {
@@ -246,7 +266,9 @@ impl Dataplane for Kernel {
 
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
         let active = self.installed.active.clone();
-        active.into_iter().try_for_each(|(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times))
+        // One that fails is no reason to let the others run out.
+        let renew = |(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times);
+        active.into_iter().map(renew).fold(Ok(()), Result::and)
     }
 
     fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
@@ -306,9 +328,12 @@ impl Dataplane for Kernel {
 
 /// Waits for a grace period of the kernel's RCU, within which every running program ends.
 ///
-/// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), and XDP programs run inside it.
-fn drain() -> std::io::Result<()> {
-    rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global).map_err(Into::into)
+/// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), and XDP programs run inside it. A kernel
+/// with `nohz_full` refuses it, and a sandbox may; a program runs for microseconds then too.
+fn drain() {
+    if rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global).is_err() {
+        std::thread::sleep(DRAIN);
+    }
 }
 
 fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -9,7 +9,7 @@ mod kernel;
 mod memory;
 mod pod;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
@@ -68,9 +68,9 @@ pub enum Op {
     Drain,
     /// Take a port out: its program, its rules, its place as a destination.
     Remove(PortNo),
-    /// Forget the stations on a port.
-    Flush(PortNo),
-    /// Put a port in, or change its rules. Only while its bridge is suspended.
+    /// Forget the stations on these ports.
+    Flush(BTreeSet<PortNo>),
+    /// Put a port in, or change its rules; the latter only while its bridge is suspended.
     Install(PortNo, InstalledPort),
     /// Let a bridge switch by itself.
     Activate(BridgeNo, BridgeTimes),

@@ -12,20 +12,11 @@ const AGEING_S: (u32, u32, u32) = (300, 15, 3600);
 const TABLE_SIZE: (u32, u32, u32) = (8192, 10, 1_000_000);
 
 /// The first setting that is not on the allow-list, as a sentence.
-pub(super) fn gate(
-    world: &World<'_>,
-    host: &OpenVSwitchRow,
-    uuid: Uuid,
-    row: &BridgeRow,
-    facts: Option<&BridgeFacts>,
-) -> Option<String> {
+pub(super) fn gate(world: &World<'_>, host: &OpenVSwitchRow, uuid: Uuid, row: &BridgeRow) -> Option<String> {
     if !world.selected.is_empty() && !world.selected.contains(&row.name) {
         return Some("it is not among the bridges named with --bridge".to_owned());
     }
-    host_gate(host)
-        .or_else(|| settings_gate(world, uuid, row))
-        .or_else(|| in_band_gate(world, host, row))
-        .or_else(|| flow_gate(facts))
+    host_gate(host).or_else(|| settings_gate(world, uuid, row)).or_else(|| in_band_gate(world, host, row))
 }
 
 fn host_gate(host: &OpenVSwitchRow) -> Option<String> {
@@ -91,8 +82,9 @@ fn in_band(manager: &ManagerRow) -> bool {
     remote.is_some_and(|host| !host.starts_with("127.") && !host.starts_with("[::1]")) && !out_of_band
 }
 
-fn flow_gate(facts: Option<&BridgeFacts>) -> Option<String> {
-    match &facts?.flow_table {
+/// What its flows have against it.
+pub(super) fn flow_gate(facts: &BridgeFacts) -> Option<String> {
+    match &facts.flow_table {
         FlowTable::NormalOnly => None,
         FlowTable::Empty => Some("it has no OpenFlow flow at all and drops everything".to_owned()),
         FlowTable::Other { first, count } => Some(format!(
