@@ -5,7 +5,9 @@
 
 mod ageing;
 mod changes;
+mod chaos;
 mod faults;
+mod gates;
 mod limits;
 mod matrix;
 mod moves;
