@@ -4,6 +4,7 @@
 //! the rig and what the tests take Open vSwitch to do.
 
 mod ageing;
+mod applied;
 mod changes;
 mod chaos;
 mod faults;
@@ -11,5 +12,7 @@ mod gates;
 mod limits;
 mod matrix;
 mod moves;
+mod neighbours;
+mod operators;
 mod tape;
 mod tcp;
