@@ -52,6 +52,7 @@ fn trunks_that_are_written_without_waiting_wait_for_open_vswitch() {
         tape.wait_accelerated();
         tape.ovs().vsctl("set Port t1 trunks=10,20");
         tape.settle();
+        tape.wait_accelerated();
         converse(tape, ("p1", &there), ("t1", &back));
     });
 }
@@ -73,6 +74,7 @@ fn trunks_that_were_applied_unseen_and_taken_back_are_still_uncertain() {
         }
         tape.ovs().vsctl(&format!("set Bridge {BRIDGE} external_ids:any=change"));
         tape.settle();
+        tape.wait_accelerated();
         converse(tape, ("p1", &there), ("t1", &back));
     });
 }
@@ -92,6 +94,7 @@ fn spanning_tree_that_is_written_without_waiting_waits_for_open_vswitch() {
         });
         tape.ovs().vsctl(&format!("set Bridge {BRIDGE} stp_enable=false"));
         tape.settle();
+        tape.wait_accelerated();
         converse(tape, ("p1", &there), ("t1", &back));
     });
 }
@@ -112,6 +115,7 @@ fn tag_that_is_written_without_waiting_is_followed_within_a_second() {
             assert!(followed < Duration::from_secs(1), "followed after {followed:?}");
             tape.wait_accelerated();
         }
+        tape.wait_accelerated();
         converse(tape, ("p1", &there), ("p2", &back));
     });
 }

@@ -344,13 +344,6 @@ fn bridge_settings_gate_the_bridge() {
             "clear Bridge BR flow_tables",
         ),
         gate(
-            "protocols",
-            Bridge,
-            "cannot be read",
-            "set Bridge BR protocols=OpenFlow13",
-            "clear Bridge BR protocols",
-        ),
-        gate(
             "manager",
             Bridge,
             "tcp:192.0.2.1:6640 is in-band",

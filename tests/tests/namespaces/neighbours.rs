@@ -181,3 +181,26 @@ fn flow_restore_wait_stops_the_fast_path_too() {
         converse(tape, ("p1", &there), ("p2", &back));
     });
 }
+
+/// Port flags that cannot be read might forbid anything.
+#[test]
+fn bridge_that_refuses_openflow_1_0_is_left_to_open_vswitch() {
+    same_with_and_without(three_access_ports, |tape| {
+        let (a, b) = (station(), station());
+        let (there, back) = (Frame::new(a, b), Frame::new(b, a));
+        converse(tape, ("p1", &there), ("p2", &back));
+        tape.ovs().vsctl(&format!("set Bridge {BRIDGE} protocols=OpenFlow13"));
+        tape.wait_status("the column to be named", |status| {
+            let bridge = status.bridge(BRIDGE).expect("it is listed");
+            !bridge.accelerated && bridge.reason.as_ref().is_some_and(|reason| reason.contains("`protocols`"))
+        });
+        tape.ovs().ofctl(&format!("-O OpenFlow13 mod-port {BRIDGE} p2 no-forward"));
+        tape.settle();
+        assert_eq!(tape.step("to the port that may not forward", "p1", &there.another()), [""; 0]);
+        tape.ovs().ofctl(&format!("-O OpenFlow13 mod-port {BRIDGE} p2 forward"));
+        tape.ovs().vsctl(&format!("clear Bridge {BRIDGE} protocols"));
+        tape.settle();
+        tape.wait_accelerated();
+        converse(tape, ("p1", &there), ("p2", &back));
+    });
+}
