@@ -1,7 +1,6 @@
 //! Every ordered pair of port kinds and every frame form: the right port and the right tags, byte for byte as Open
 //! vSwitch alone, the third frame of each conversation by the fast path.
 
-
 use trunkline_core::{Tag, Tpid};
 use trunkline_tests::{Deliveries, Frame, Ovs, Stats, Switch, Vlan, station, tag};
 
