@@ -4,12 +4,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::{DevMap, Map as AnyMap, MapData, ProgramArray},
     programs::Xdp,
 };
 use aya_obj::Map;
-use trunkline_tests::xdp_object;
+use trunkline_tests::object;
 
 use crate::frame::REWRITTEN;
 
@@ -120,7 +120,8 @@ impl Baseline {
     }
 
     fn load(code: &[Instruction]) -> Result<Self> {
-        let mut ebpf = Ebpf::load(&xdp_object(NAME, &code.concat())).context("loading a baseline program")?;
+        let object = object("xdp", NAME, &code.concat());
+        let mut ebpf = EbpfLoader::new().btf(None).load(&object).context("loading a baseline program")?;
         xdp(&mut ebpf)?.load().context("verifying a baseline program")?;
         Ok(Self(ebpf))
     }

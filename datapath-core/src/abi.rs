@@ -10,6 +10,9 @@ use crate::{DropReason, FdbEntry, PuntReason, VidSet};
 /// Version of the layouts in this file.
 pub const ABI_VERSION: u32 = 2;
 
+/// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_2";
+
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
 
@@ -89,6 +92,9 @@ pub const PORT_PRIORITY_TAGS_ALWAYS: u16 = 1 << 7;
 /// Frames without a tag are to Open vSwitch as if tagged 0x8100 (access and native ports, not trunks). It shows
 /// only in VLAN 0 under `priority-tags=always`.
 pub const PORT_PVID_HAS_TPID: u16 = 1 << 8;
+/// Drop-eligible frames are left to Open vSwitch: its userspace datapath clears the bit (`netdev_linux_parse_vnet_hdr`
+/// and `eth_push_vlan`, OVS `lib/netdev-linux.c`), its kernel datapath keeps it.
+pub const PORT_LEAVES_DEI: u16 = 1 << 9;
 
 /// Key of map `FDB`, a preallocated hash: 12 octets, in the three words that the kernel hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
@@ -161,8 +167,10 @@ pub struct Trace {
     pub detail: u16,
     /// Out: the VLAN of the frame, or [`NO_VID`] if it was not classified.
     pub vid: u16,
-    /// Out: zero.
-    pub reserved: [u16; 3],
+    /// Zero.
+    pub reserved: u16,
+    /// Out: the program's clock, in seconds.
+    pub now_s: u32,
 }
 
 /// In [`Trace::kind`]: forwarded.
@@ -173,6 +181,7 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
+    assert!(ABI_VERSION == 2 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_2"));
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);

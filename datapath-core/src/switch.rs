@@ -164,6 +164,12 @@ fn forward<F: Frame + ?Sized, T: Tables>(
     if frame.len() - payload as u32 > out.mtu {
         return Verdict::Punt(PuntReason::OverMtu);
     }
+    if let Some(tag) = received
+        && tag.dei()
+        && port.has(abi::PORT_LEAVES_DEI)
+    {
+        return Verdict::Punt(PuntReason::DropEligible);
+    }
     if port.has(abi::PORT_PARTIAL_CHECKSUMS) {
         match l4_checksum(frame, payload) {
             L4Checksum::Complete => {}

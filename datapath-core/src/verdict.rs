@@ -96,6 +96,8 @@ reasons! {
         UnreachableDestination = "unreachable_destination",
         /// Longer than the egress port's MTU.
         OverMtu = "over_mtu",
+        /// The tag's drop-eligible bit is set, and Open vSwitch's datapath would clear it.
+        DropEligible = "drop_eligible",
         /// The sender left the TCP or UDP checksum to hardware that this frame will not pass.
         PartialChecksum = "partial_checksum",
         /// It cannot be told whether the sender left a checksum to hardware.

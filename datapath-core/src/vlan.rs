@@ -95,6 +95,8 @@ pub struct Tag {
 }
 
 impl Tag {
+    const DEI: u16 = 1 << 12;
+
     /// A tag as Open vSwitch pushes it: with DEI 0.
     #[inline(always)]
     pub const fn new(tpid: Tpid, pcp: Pcp, vid: Vid) -> Self {
@@ -125,6 +127,12 @@ impl Tag {
         Pcp((self.tci >> 13) as u8)
     }
 
+    /// The drop-eligible bit.
+    #[inline(always)]
+    pub const fn dei(self) -> bool {
+        self.tci & Self::DEI != 0
+    }
+
     /// The four octets on the wire.
     #[inline(always)]
     pub const fn to_bytes(self) -> [u8; 4] {
@@ -138,8 +146,7 @@ impl Tag {
     /// that is the same in everything else keeps the DEI it came with.
     #[inline(always)]
     pub const fn same_but_dei(self, other: Self) -> bool {
-        const DEI: u16 = 1 << 12;
-        self.tpid.ethertype() == other.tpid.ethertype() && self.tci | DEI == other.tci | DEI
+        self.tpid.ethertype() == other.tpid.ethertype() && self.tci | Self::DEI == other.tci | Self::DEI
     }
 }
 

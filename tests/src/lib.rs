@@ -9,26 +9,30 @@
 //! run left behind goes when the next one starts. Nothing outside its own namespaces is touched. Needs root.
 
 mod agent;
+pub mod cases;
 mod command;
+pub mod demo;
 mod frames;
 mod host;
 mod netns;
+mod object;
 mod ovs;
 mod pass_program;
 mod report;
+mod stamp;
 mod switch;
 mod sys;
 mod wire;
-mod xdp_object;
 
 pub use agent::{Agent, FdbRow, PortStats, Stats, Status};
 pub use command::{output, run, wait_for};
 pub use frames::{Frame, frame_id, station, tag};
 pub use host::Host;
 pub use netns::Netns;
+pub use object::object;
 pub use ovs::{Ovs, Vlan};
 pub use pass_program::PassProgram;
 pub use report::{PortSummary, per_port};
+pub use stamp::Stamp;
 pub use switch::{BRIDGE, Deliveries, Exchange, Switch};
 pub use wire::Wire;
-pub use xdp_object::xdp_object;

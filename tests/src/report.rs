@@ -70,3 +70,32 @@ impl fmt::Display for PortSummary {
         reason.iter().try_for_each(|reason| write!(out, "  ({reason})"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_output_makes_one_line_for_each_port() {
+        let status = r#"{ "version": "0.1.0", "ready": true,
+            "ovs": { "connected": true, "version": "3.1.0", "cur_cfg": 12, "next_cfg": 12 },
+            "bridges": [ { "name": "br0", "datapath": "netdev", "accelerated": true, "reason": null, "ports": [
+                { "name": "p1", "ifindex": 12, "hook": "xdp-native", "accelerated": true, "reason": null,
+                  "vlan_mode": "access", "tag": 10, "trunks": [] },
+                { "name": "br0", "ifindex": 13, "hook": "none", "accelerated": false, "reason": "internal port",
+                  "vlan_mode": null, "tag": null, "trunks": [] } ] } ] }"#;
+        let stats = r#"{ "ports": [ { "bridge": "br0", "port": "p1",
+            "rx": { "forwarded": { "frames": 9, "bytes": 576 },
+                    "punted": { "unknown_destination": 1, "new_source": 1 }, "dropped": { "vlan_not_admitted": 2 } },
+            "tx": { "frames": 4, "bytes": 256 } } ] }"#;
+        let status: Status = serde_json::from_str(status).unwrap();
+        let summary = per_port(&status, &serde_json::from_str(stats).unwrap());
+        assert!(status.accelerates("p1") && !status.accelerates("br0"));
+        let [p1, host] = &summary[..] else { panic!("{summary:?}") };
+        assert_eq!(
+            (p1.vlan.as_str(), p1.forwarded, p1.punted, p1.dropped, p1.sent),
+            ("access 10", 9, 2, 2, 4)
+        );
+        assert_eq!((host.vlan.as_str(), host.reason.as_deref()), ("trunk all", Some("internal port")));
+    }
+}

@@ -127,6 +127,14 @@ impl Switch {
         &self.netns
     }
 
+    /// The far end of a port's tap.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn wire(&self, port: &str) -> Wire {
+        self.wires.get(port).unwrap_or_else(|| panic!("no port {port}")).clone()
+    }
+
     /// Open vSwitch.
     pub fn ovs(&self) -> &Ovs {
         &self.ovs
@@ -314,8 +322,11 @@ impl Exchange<'_> {
         let mut count = 0;
         for (port, wire) in &switch.wires {
             while let Some(bytes) = wire.receive() {
-                let id =
-                    frame_id(&bytes).unwrap_or_else(|| panic!("{port} received a stranger: {bytes:02x?}"));
+                let id = match frame_id(&bytes) {
+                    Some(id) => id,
+                    None if is_own_protocol(&bytes) => continue,
+                    None => panic!("{port} received a stranger: {bytes:02x?}"),
+                };
                 if sent.contains(&id) {
                     arrived.entry(id).or_default().entry(port.clone()).or_default().push(bytes);
                     count += 1;
@@ -324,6 +335,11 @@ impl Exchange<'_> {
         }
         count
     }
+}
+
+/// Whether Open vSwitch speaks for itself: spanning tree, LACP, LLDP, CFM (IEEE's addresses), BFD (Nicira's).
+fn is_own_protocol(frame: &[u8]) -> bool {
+    matches!(frame, [0x01, 0x80, 0xc2, ..] | [0x00 | 0x01, 0x23, 0x20, ..])
 }
 
 impl Drop for Switch {

@@ -1,6 +1,7 @@
 //! One end of a cable: the guest's side of a tap, or a packet socket.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -9,15 +10,15 @@ use rustix::time::Timespec;
 
 const LONGEST_FRAME: usize = 65_536;
 
-/// Whole frames go in and come out.
-#[derive(Debug)]
+/// Whole frames go in and come out. The device goes with the last clone.
+#[derive(Clone, Debug)]
 pub struct Wire {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
 }
 
 impl Wire {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd: Arc::new(fd) }
     }
 
     /// Transmits one frame.

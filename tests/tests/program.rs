@@ -9,9 +9,8 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use trunkline::dataplane::{
     BridgeNo, BridgeTimes, Dataplane as _, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
 };
-use trunkline_core::{
-    FdbEntry, FdbKey, Header, Mac, Outcome, PuntReason, Tables, TagOp, Verdict, Vid, VidSet, abi, switch,
-};
+use trunkline_core::{FdbEntry, FdbKey, Header, Mac, PuntReason, Tables, Verdict, Vid, VidSet, abi, switch};
+use trunkline_tests::cases::{edited, traced};
 
 const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
 /// Interface indexes of the ports under test; only the tables know them.
@@ -64,7 +63,7 @@ fn now_s() -> u32 {
 fn any_port() -> impl Strategy<Value = abi::Port> {
     (0..6_u16, 0..12_u16, any::<u16>(), proptest::collection::vec(0..6_u16, 0..6), any::<bool>()).prop_map(
         |(pvid, untagged, flags, vids, mostly)| {
-            let known = abi::PORT_PVID_HAS_TPID * 2 - 1;
+            let known = abi::PORT_LEAVES_DEI * 2 - 1;
             let mut members: VidSet = vids.iter().filter_map(|vid| Vid::new(*vid)).collect();
             members.insert(Vid::new(pvid).unwrap());
             abi::Port {
@@ -143,26 +142,6 @@ fn any_case() -> impl Strategy<Value = Case> {
         })
 }
 
-/// What leaves, edited the slow way.
-fn edited(frame: &[u8], verdict: Verdict) -> Vec<u8> {
-    let Verdict::Forward { tag, .. } = verdict else { return frame.to_vec() };
-    let (addresses, rest) = frame.split_at(12);
-    match tag {
-        TagOp::Keep => frame.to_vec(),
-        TagOp::Push(tag) => [addresses, &tag.to_bytes(), rest].concat(),
-        TagOp::Pop => [addresses, &rest[4..]].concat(),
-        TagOp::Replace(tag) => [addresses, &tag.to_bytes(), &rest[4..]].concat(),
-    }
-}
-
-fn expected_trace(outcome: &Outcome) -> (u16, u16) {
-    match outcome.verdict {
-        Verdict::Forward { port, .. } => (abi::TRACE_FORWARD, port),
-        Verdict::Punt(reason) => (abi::TRACE_PUNT, reason as u16),
-        Verdict::Drop(reason) => (abi::TRACE_DROP, reason as u16),
-    }
-}
-
 fn kernel() -> Kernel {
     Kernel::load(Options { stations: 1024, log: false }).expect("the programs load and pass the verifier")
 }
@@ -210,8 +189,7 @@ fn the_loaded_program_decides_as_the_core_does() {
         let host = Host { case: &case, now_s, fdb: RefCell::new(fdb), bridge };
         let outcome = switch(&case.frame[..], &host, FIRST_IFINDEX + case.ingress);
         let (trace, sent) = kernel.trace(FIRST_IFINDEX + case.ingress, &case.frame).unwrap();
-        prop_assert_eq!((trace.kind, trace.detail), expected_trace(&outcome), "{:?}", outcome);
-        prop_assert_eq!(trace.vid, outcome.vid.map_or(abi::NO_VID, |vid| vid.get()));
+        prop_assert_eq!((trace.kind, trace.detail, trace.vid), traced(&outcome), "{:?}", outcome);
         prop_assert_eq!(&sent, &edited(&case.frame, outcome.verdict));
         if matches!(outcome.verdict, Verdict::Forward { .. }) {
             *forwarded.borrow_mut() += 1;
@@ -277,7 +255,7 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
     assert_eq!(run(&mut kernel, 2, 9).0, PASS);
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::LearningLimit), 1, "two stations are the limit");
-    kernel.apply(&Op::Flush(PortNo(0)), now_s).unwrap();
+    kernel.apply(&Op::Flush([PortNo(0)].into()), now_s).unwrap();
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::NewSource), 3, "room again");
 
@@ -288,6 +266,17 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
     assert_eq!(run(&mut kernel, 3, 9).0, REDIRECT);
     kernel.apply(&Op::Suspend(BridgeNo(0)), now_s).unwrap();
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+}
+
+/// The log's level is a constant at load time, so the verifier removes the code behind it.
+#[test]
+fn logging_costs_nothing_where_it_is_off() {
+    let size = |log| {
+        let mut kernel = Kernel::load(Options { stations: 16, log }).unwrap();
+        kernel.program().unwrap().info().unwrap().size_translated().unwrap()
+    };
+    let (without, with) = (size(false), size(true));
+    assert!(without + 500 < with, "{without} octets of code without the log, {with} with it");
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! What ovs-vswitchd has applied of what the database says.
 //!
 //! A client that waits (`ovs-vsctl` without `--no-wait`) increments `next_cfg` together with its change, and
-//! ovs-vswitchd sets `cur_cfg` to it when the change is in force. Between the two a bridge with a change in it is
-//! held: neither the old rules nor the new ones are certain. A change without that announcement is of one of two kinds.
-//! Most columns wake ovs-vswitchd, so the change is in force a moment later: *alerting*. `Port.trunks`,
+//! ovs-vswitchd sets `cur_cfg` to it when the change is in force. A change without that announcement is of one of two
+//! kinds. Most columns wake ovs-vswitchd, so the change is in force a moment later: *alerting*. `Port.trunks`,
 //! `Port.vlan_mode`, `Bridge.stp_enable` and `Bridge.rstp_enable` do not (`vswitchd/bridge.c`): such a *silent* change
 //! waits until something else wakes it, and so does the fast path.
+//!
+//! Every update has a number, and a change in it is *open* until it is certain that ovs-vswitchd has applied that
+//! update. A change that is taken back is open all the same: ovs-vswitchd may have applied it in between. A bridge with
+//! an open change is held. One thing cannot be known: a silent change that was waiting already when the agent
+//! connected, or that came in one message with the confirmation of another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ovsdb::{BridgeRow, InterfaceRow, PortRow, Rows, Uuid};
@@ -23,7 +27,7 @@ pub enum Difference {
     Alerting,
 }
 
-/// What to do after an update.
+/// What to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
     /// Nothing; the state is settled, or ovs-vswitchd's word is awaited.
@@ -32,13 +36,29 @@ pub enum Next {
     Settle(u64),
 }
 
+/// The newest updates with an open change, 0 for none.
+#[derive(Clone, Copy, Default, Debug)]
+struct Open {
+    silent: u64,
+    alerting: u64,
+}
+
 /// Follows the database and knows which bridges to hold.
 #[derive(Default, Debug)]
 pub struct Applied {
     latest: Option<Arc<Rows>>,
-    announced: Option<Arc<Rows>>,
-    applied: Option<Arc<Rows>>,
-    token: u64,
+    /// The number of the newest update; they count from 1.
+    newest: u64,
+    /// By name of the bridge.
+    open: BTreeMap<String, Open>,
+    /// The update that changed `next_cfg` last.
+    announced: u64,
+    /// The update that woke ovs-vswitchd last.
+    alerted: u64,
+    /// The newest update when the running ovs-vswitchd was last known not to have been replaced.
+    seen: u64,
+    /// The outstanding [`Next::Settle`].
+    settling: bool,
 }
 
 impl Applied {
@@ -47,60 +67,89 @@ impl Applied {
         self.latest.as_ref()
     }
 
-    /// Takes the state after a transaction.
+    /// Takes the state after a transaction (or after several, if the server put them together).
     pub fn update(&mut self, rows: Arc<Rows>) -> Next {
+        self.newest += 1;
         let (next, current) = cfg(&rows);
         let (known_next, known_current) = self.latest.as_deref().map_or((i64::MIN, i64::MIN), cfg);
-        if next != known_next {
-            self.announced = Some(rows.clone());
-        }
-        if current >= next && (current != known_current || self.applied.is_none()) {
-            self.applied = self.announced.clone();
+        for (bridge, difference) in differences(self.latest.as_deref(), &rows) {
+            let open = self.open.entry(bridge).or_default();
+            match difference {
+                Difference::None => {}
+                Difference::Silent => open.silent = self.newest,
+                Difference::Alerting => open.alerting = self.newest,
+            }
+            if difference == Difference::Alerting {
+                self.alerted = self.newest;
+            }
         }
         self.latest = Some(rows);
-        self.token += 1;
-        if current >= next && self.worst() == Difference::Alerting {
-            Next::Settle(self.token)
-        } else {
-            Next::Wait
+
+        let (announces, confirms) = (next != known_next, current == next && current != known_current);
+        if announces {
+            self.announced = self.newest;
+            self.alerted = self.newest;
         }
+        if confirms {
+            // Where both came together, another change may have come after.
+            self.certain(if announces { self.newest - 1 } else { self.announced });
+        }
+        self.next()
     }
 
-    /// ovs-vswitchd has been through its main loop since the update with this token. Whatever it was woken for, it has
-    /// applied everything.
-    pub fn settled(&mut self, token: u64) {
-        if token == self.token {
-            self.restarted();
-        }
+    /// ovs-vswitchd has been through its main loop since [`Next::Settle`]. Whatever it was woken for, it has applied
+    /// everything up to that update.
+    pub fn settled(&mut self, token: u64) -> Next {
+        self.settling = false;
+        self.certain(token);
+        self.next()
     }
 
-    /// ovs-vswitchd has started anew, and begins by applying everything.
+    /// The ovs-vswitchd that ran is still the one that runs, or none does.
+    pub fn not_restarted(&mut self) {
+        self.seen = self.newest;
+    }
+
+    /// ovs-vswitchd has started anew, and begins by applying everything it finds.
     pub fn restarted(&mut self) {
-        self.applied.clone_from(&self.latest);
+        self.certain(self.seen);
+        self.seen = self.newest;
     }
 
     /// Why a bridge has to be held, if it has to.
     pub fn hold(&self, bridge: &str) -> Option<&'static str> {
-        let (Some(applied), Some(latest)) = (&self.applied, &self.latest) else {
-            return Some("ovs-vswitchd has not applied its configuration yet");
-        };
-        match difference(applied, latest, bridge) {
-            Difference::None => None,
-            Difference::Silent if cfg(latest).0 <= cfg(latest).1 => Some(
-                "a change of trunks, vlan_mode, stp_enable or rstp_enable was written without waiting, and ovs-vswitchd \
-                 applies it only with the next change (any `ovs-vsctl set` without --no-wait)",
-            ),
-            Difference::Silent | Difference::Alerting => {
-                Some("ovs-vswitchd is applying a change of configuration")
-            }
+        if self.latest.is_none() {
+            return Some("the database has not been read yet");
         }
+        let open = self.open.get(bridge)?;
+        Some(if open.alerting == 0 && open.silent > self.alerted {
+            "a change of trunks, vlan_mode, stp_enable or rstp_enable was written without waiting, and ovs-vswitchd \
+             applies it only with the next change (any `ovs-vsctl set` without --no-wait)"
+        } else {
+            "ovs-vswitchd is applying a change of configuration"
+        })
     }
 
-    fn worst(&self) -> Difference {
-        let (Some(applied), Some(latest)) = (&self.applied, &self.latest) else { return Difference::None };
-        let names: BTreeSet<&str> =
-            applied.bridges.values().chain(latest.bridges.values()).map(|row| row.name.as_str()).collect();
-        names.into_iter().map(|name| difference(applied, latest, name)).max().unwrap_or(Difference::None)
+    fn certain(&mut self, up_to: u64) {
+        self.open.retain(|_, open| {
+            let Open { silent, alerting } = open;
+            for change in [&mut *silent, &mut *alerting] {
+                *change = if *change > up_to { *change } else { 0 };
+            }
+            *silent != 0 || *alerting != 0
+        });
+    }
+
+    /// Whatever ovs-vswitchd was woken for after the last announcement, or is not lagging behind, is to be settled.
+    fn next(&mut self) -> Next {
+        let lagging = self.latest.as_deref().is_some_and(|rows| cfg(rows).0 != cfg(rows).1);
+        let announced = if lagging { self.announced } else { 0 };
+        let mut open = self.open.values().flat_map(|open| [open.silent, open.alerting]);
+        if self.settling || !open.any(|change| change > announced && change <= self.alerted) {
+            return Next::Wait;
+        }
+        self.settling = true;
+        Next::Settle(self.alerted)
     }
 }
 
@@ -109,25 +158,30 @@ fn cfg(rows: &Rows) -> (i64, i64) {
     rows.open_vswitch.as_ref().map_or((0, 0), |row| (row.next_cfg, row.cur_cfg))
 }
 
-/// How the configuration of a bridge differs between two states of the database.
-pub fn difference(old: &Arc<Rows>, new: &Arc<Rows>, bridge: &str) -> Difference {
-    if Arc::ptr_eq(old, new) {
-        return Difference::None;
-    }
-    match (find(old, bridge), find(new, bridge)) {
-        (None, None) => Difference::None,
-        (Some(a), Some(b)) => {
-            if host_differs(old, new) || old.mirrors != new.mirrors || sets_differ(old, new) {
-                return Difference::Alerting;
-            }
-            bridge_difference(a, b).max(ports_difference(old, new, &a.ports, &b.ports))
-        }
-        _ => Difference::Alerting,
-    }
+/// Whether two states of the database differ in anything that decides about forwarding.
+pub fn differ(old: &Rows, new: &Rows) -> bool {
+    !differences(Some(old), new).is_empty()
 }
 
-fn find<'r>(rows: &'r Rows, name: &str) -> Option<&'r Arc<BridgeRow>> {
-    rows.bridges.values().find(|row| row.name == name)
+/// The bridges in whose configuration two states of the database differ.
+fn differences(old: Option<&Rows>, new: &Rows) -> Vec<(String, Difference)> {
+    let nothing = Rows::default();
+    let old = old.unwrap_or(&nothing);
+    let all = host_differs(old, new) || old.flow_sample_collector_sets != new.flow_sample_collector_sets;
+    let by_name = |rows: &'_ Rows| -> BTreeMap<String, Arc<BridgeRow>> {
+        rows.bridges.values().map(|row| (row.name.clone(), row.clone())).collect()
+    };
+    let (before, mut after) = (by_name(old), by_name(new));
+    let mut found: Vec<_> = before
+        .into_iter()
+        .map(|(name, a)| match after.remove(&name) {
+            Some(b) if !all => (name, bridge_difference(old, new, &a, &b)),
+            _ => (name, Difference::Alerting),
+        })
+        .collect();
+    found.extend(after.into_keys().map(|name| (name, Difference::Alerting)));
+    found.retain(|(_, difference)| *difference != Difference::None);
+    found
 }
 
 fn host_differs(old: &Rows, new: &Rows) -> bool {
@@ -138,17 +192,18 @@ fn host_differs(old: &Rows, new: &Rows) -> bool {
     old.managers != new.managers || essence(old) != essence(new)
 }
 
-fn sets_differ(old: &Rows, new: &Rows) -> bool {
-    old.flow_sample_collector_sets != new.flow_sample_collector_sets
-}
-
-fn bridge_difference(old: &Arc<BridgeRow>, new: &Arc<BridgeRow>) -> Difference {
-    if Arc::ptr_eq(old, new) || old == new {
-        return Difference::None;
+fn bridge_difference(old: &Rows, new: &Rows, a: &Arc<BridgeRow>, b: &Arc<BridgeRow>) -> Difference {
+    if a.mirrors.iter().any(|mirror| old.mirrors.get(mirror) != new.mirrors.get(mirror)) {
+        return Difference::Alerting;
     }
-    let silent =
-        BridgeRow { stp_enable: new.stp_enable, rstp_enable: new.rstp_enable, ..BridgeRow::clone(old) };
-    if silent == **new { Difference::Silent } else { Difference::Alerting }
+    let own = if Arc::ptr_eq(a, b) || a == b {
+        Difference::None
+    } else {
+        let silent =
+            BridgeRow { stp_enable: b.stp_enable, rstp_enable: b.rstp_enable, ..BridgeRow::clone(a) };
+        if silent == **b { Difference::Silent } else { Difference::Alerting }
+    };
+    own.max(ports_difference(old, new, &a.ports, &b.ports))
 }
 
 fn ports_difference(old: &Rows, new: &Rows, a: &BTreeSet<Uuid>, b: &BTreeSet<Uuid>) -> Difference {

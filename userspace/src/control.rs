@@ -46,6 +46,9 @@ pub enum Request {
         port: String,
         /// The frame in hexadecimal.
         frame: String,
+        /// Ask Open vSwitch the same.
+        #[serde(default)]
+        compare: bool,
     },
     /// Give every port back to Open vSwitch and end.
     Detach,

@@ -21,8 +21,8 @@ pub enum Event {
     Probed {
         /// The bridge.
         bridge: String,
-        /// Of the question.
-        generation: u64,
+        /// Its number.
+        question: u64,
         /// The answer, or why there is none.
         answer: Result<Probe, String>,
     },
@@ -30,6 +30,8 @@ pub enum Event {
     Polled {
         /// The bridge.
         bridge: String,
+        /// Its number.
+        question: u64,
         /// The answer, or why there is none.
         answer: Result<Poll, String>,
     },
@@ -85,12 +87,14 @@ pub enum Effect {
         /// The bridge.
         bridge: String,
         /// To be repeated in the answer.
-        generation: u64,
+        question: u64,
     },
     /// Ask for changes of a bridge's stations; answer with [`Event::Polled`].
     Poll {
         /// The bridge.
         bridge: String,
+        /// To be repeated in the answer.
+        question: u64,
         /// The last known counters; other ones call for the stations.
         known: Option<FdbStats>,
         /// Ask for the flow table too.

@@ -12,6 +12,10 @@ use trunkline_core::{FdbEntry, FdbKey, Vid};
 use crate::dataplane::{BridgeNo, PortNo};
 use crate::unixctl::{FdbAge, FdbRow, OfPort};
 
+/// The port, which no table has, of an operator's entry on a port without a program. Frames to the station go through
+/// Open vSwitch, and frames from it, wherever they arrive, must not be learned: there the entry would not move.
+pub const NOWHERE: PortNo = PortNo(u16::MAX);
+
 /// A correction of our table: an entry to write, or `None` to forget the station.
 pub type Correction = (FdbKey, Option<FdbEntry>);
 
@@ -24,7 +28,7 @@ pub fn reconcile(
     ports: &BTreeMap<u16, PortNo>,
     rows: &[FdbRow],
 ) -> Vec<Correction> {
-    let theirs: BTreeMap<FdbKey, (Option<PortNo>, bool)> = rows
+    let theirs: BTreeMap<FdbKey, (u16, bool)> = rows
         .iter()
         .filter_map(|row| {
             let vid = Vid::new(row.vid)?;
@@ -33,24 +37,22 @@ pub fn reconcile(
                 OfPort::Local => None,
             };
             let key = FdbKey { bridge: bridge.0, vid, mac: row.mac };
-            Some((key, (port, row.age == FdbAge::Static)))
+            Some((key, (port.unwrap_or(NOWHERE).0, row.age == FdbAge::Static)))
         })
         .collect();
 
     let mut agreed = BTreeSet::new();
     let mut corrections = Vec::new();
     for (key, entry) in stations.iter().filter(|(key, _)| key.bridge == bridge.0) {
-        if theirs.get(key) == Some(&(Some(PortNo(entry.port)), entry.fixed)) {
+        if theirs.get(key) == Some(&(entry.port, entry.fixed)) {
             agreed.insert(*key);
         } else {
             corrections.push((*key, None));
         }
     }
     for (key, (port, fixed)) in theirs {
-        if let (Some(port), true) = (port, fixed)
-            && !agreed.contains(&key)
-        {
-            corrections.push((key, Some(FdbEntry { port: port.0, fixed: true, shown_s: 0 })));
+        if fixed && !agreed.contains(&key) {
+            corrections.push((key, Some(FdbEntry { port, fixed, shown_s: 0 })));
         }
     }
     corrections
@@ -123,15 +125,23 @@ mod tests {
     #[test]
     fn learned_stations_of_ovs_are_not_taken_over_but_operators_entries_are() {
         let ports = [(1, PortNo(7))].into();
-        let rows = [
-            row(1, 10, OfPort::Number(1), FRESH),
-            row(2, 10, OfPort::Number(1), FdbAge::Static),
-            row(3, 10, OfPort::Local, FdbAge::Static),
-        ];
+        let rows = [row(1, 10, OfPort::Number(1), FRESH), row(2, 10, OfPort::Number(1), FdbAge::Static)];
         let fixed = FdbEntry { port: 7, fixed: true, shown_s: 0 };
         assert_eq!(reconcile(&[], BridgeNo(3), &ports, &rows), [(key(2, 10), Some(fixed))]);
         assert_eq!(reconcile(&[(key(2, 10), fixed)], BridgeNo(3), &ports, &rows), []);
         assert_eq!(reconcile(&[(key(2, 10), fixed)], BridgeNo(3), &ports, &[]), [(key(2, 10), None)]);
+    }
+
+    #[test]
+    fn an_operators_entry_on_a_port_without_a_program_keeps_the_station_from_being_learned() {
+        let rows = [row(3, 10, OfPort::Local, FdbAge::Static)];
+        let nowhere = FdbEntry { port: NOWHERE.0, fixed: true, shown_s: 0 };
+        let ports = BTreeMap::new();
+        assert_eq!(reconcile(&[], BridgeNo(3), &ports, &rows), [(key(3, 10), Some(nowhere))]);
+        assert_eq!(reconcile(&[(key(3, 10), nowhere)], BridgeNo(3), &ports, &rows), []);
+        let learned_since =
+            reconcile(&[(key(3, 10), learned(7))], BridgeNo(3), &[(1, PortNo(7))].into(), &rows);
+        assert_eq!(learned_since.last(), Some(&(key(3, 10), Some(nowhere))));
     }
 
     #[test]

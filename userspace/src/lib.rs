@@ -8,7 +8,10 @@ pub mod control;
 pub mod dataplane;
 pub mod desired;
 pub mod event;
+mod explain;
 pub mod fdb;
+#[cfg(test)]
+mod fixture;
 pub mod jsonrpc;
 pub mod links;
 pub mod openflow;

@@ -1,7 +1,8 @@
 //! From what is installed to what is desired, as steps in a safe order: pure.
 //!
 //! Tighten, flush, loosen: a bridge is suspended and its running programs awaited before any of its rules change, the
-//! stations on changed ports are forgotten, and only then does it switch by itself again.
+//! stations on changed ports are forgotten, and only then does it switch by itself again. A port that is merely added
+//! disturbs nobody: no station is on it yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,12 +24,16 @@ pub fn plan(installed: &Installed, desired: &Installed) -> Vec<Op> {
         .filter(|(port, new)| installed.ports.get(port) != Some(new))
         .map(|(port, new)| (*port, new))
         .collect();
+    let changed: Vec<(PortNo, &InstalledPort, &InstalledPort)> = placed
+        .iter()
+        .filter_map(|(port, new)| installed.ports.get(port).map(|old| (*port, old, *new)))
+        .collect();
 
     // A suspended bridge may still have a program running that read its lease before.
     let touched: BTreeSet<BridgeNo> = removed
         .iter()
         .filter_map(|port| installed.ports.get(port))
-        .chain(placed.iter().flat_map(|(port, new)| [installed.ports.get(port), Some(*new)]).flatten())
+        .chain(changed.iter().flat_map(|(_, old, new)| [*old, *new]))
         .map(|port| BridgeNo(port.rules.bridge))
         .collect();
     let suspended: BTreeSet<BridgeNo> = installed
@@ -39,16 +44,15 @@ pub fn plan(installed: &Installed, desired: &Installed) -> Vec<Op> {
         .collect();
 
     let mut ops: Vec<Op> = suspended.iter().map(|bridge| Op::Suspend(*bridge)).collect();
-    if !removed.is_empty() || placed.iter().any(|(port, _)| installed.ports.contains_key(port)) {
+    if !removed.is_empty() || !changed.is_empty() {
         ops.push(Op::Drain);
     }
-    ops.extend(removed.iter().map(|port| Op::Remove(*port)));
-    let changed = placed
-        .iter()
-        .filter(|(port, new)| installed.ports.get(port).is_some_and(|old| stations_are_void(old, new)))
-        .map(|(port, _)| *port);
-    let flushed: BTreeSet<PortNo> = removed.iter().copied().chain(changed).collect();
-    ops.extend(flushed.into_iter().map(Op::Flush));
+    let void = changed.iter().filter(|(_, old, new)| stations_are_void(old, new)).map(|(port, ..)| *port);
+    let flushed: BTreeSet<PortNo> = removed.iter().copied().chain(void).collect();
+    if !flushed.is_empty() {
+        ops.push(Op::Flush(flushed));
+    }
+    ops.extend(removed.into_iter().map(Op::Remove));
     ops.extend(placed.into_iter().map(|(port, new)| Op::Install(port, new.clone())));
     let active = desired
         .active
@@ -70,39 +74,53 @@ fn stations_are_void(old: &InstalledPort, new: &InstalledPort) -> bool {
     essence(old) != essence(new)
 }
 
-/// Gives bridges and ports their dense numbers, and keeps them as long as they exist.
-#[derive(Default, Debug)]
+/// Gives bridges and devices their dense numbers, and keeps them as long as they exist.
+///
+/// A device keeps its number when its port moves to another bridge.
+#[derive(Debug)]
 pub struct Numbers {
     bridges: BTreeMap<String, BridgeNo>,
-    ports: BTreeMap<(BridgeNo, u32), PortNo>,
+    /// The device in each slot of the table of interface indices, and its number.
+    slots: BTreeMap<u32, (u32, PortNo)>,
+    free: BTreeSet<PortNo>,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        let free = (0..abi::MAX_PORTS as u16).map(PortNo).collect();
+        Self { bridges: BTreeMap::new(), slots: BTreeMap::new(), free }
+    }
 }
 
 impl Numbers {
-    /// The number of a bridge, a new one if need be; `None` when all are taken.
-    pub fn bridge(&mut self, name: &str) -> Option<BridgeNo> {
+    /// The number of a bridge, a new one if need be; an error says that all are taken.
+    pub fn bridge(&mut self, name: &str) -> Result<BridgeNo, String> {
         if let Some(number) = self.bridges.get(name) {
-            return Some(*number);
+            return Ok(*number);
         }
         let taken: BTreeSet<_> = self.bridges.values().copied().collect();
-        let free = (0..abi::MAX_BRIDGES as u16).map(BridgeNo).find(|number| !taken.contains(number))?;
+        let free = (0..abi::MAX_BRIDGES as u16).map(BridgeNo).find(|number| !taken.contains(number));
+        let free = free.ok_or_else(|| {
+            format!("{} bridges are accelerated already, the most there can be", abi::MAX_BRIDGES)
+        })?;
         self.bridges.insert(name.to_owned(), free);
-        Some(free)
+        Ok(free)
     }
 
     /// The number of the port with this device, a new one if need be; an error says what is exhausted.
-    pub fn port(&mut self, bridge: BridgeNo, ifindex: u32) -> Result<PortNo, String> {
-        if let Some(number) = self.ports.get(&(bridge, ifindex)) {
-            return Ok(*number);
-        }
+    pub fn port(&mut self, ifindex: u32) -> Result<PortNo, String> {
         let slot = ifindex % abi::IFINDEX_SLOTS;
-        if self.ports.keys().any(|(_, other)| other % abi::IFINDEX_SLOTS == slot) {
-            return Err(format!("another port's interface index shares its place {slot} in the table"));
+        match self.slots.get(&slot) {
+            Some((known, number)) if *known == ifindex => return Ok(*number),
+            Some(_) => {
+                return Err(format!("another port's interface index shares its place {slot} in the table"));
+            }
+            None => {}
         }
-        let taken: BTreeSet<_> = self.ports.values().copied().collect();
-        let free = (0..abi::MAX_PORTS as u16).map(PortNo).find(|number| !taken.contains(number)).ok_or_else(
-            || format!("{} ports are accelerated already, the most there can be", abi::MAX_PORTS),
-        )?;
-        self.ports.insert((bridge, ifindex), free);
+        let free = self.free.pop_first().ok_or_else(|| {
+            format!("{} ports are accelerated already, the most there can be", abi::MAX_PORTS)
+        })?;
+        self.slots.insert(slot, (ifindex, free));
         Ok(free)
     }
 
@@ -111,15 +129,30 @@ impl Numbers {
         self.bridges.get(name).copied()
     }
 
-    /// The number the port with this device has.
-    pub fn known_port(&self, bridge: BridgeNo, ifindex: u32) -> Option<PortNo> {
-        self.ports.get(&(bridge, ifindex)).copied()
+    /// The name of the bridge that has a number.
+    pub fn bridge_name(&self, number: BridgeNo) -> Option<&str> {
+        self.bridges.iter().find(|(_, known)| **known == number).map(|(name, _)| name.as_str())
     }
 
-    /// Takes back the numbers of what is neither installed nor desired any more.
-    pub fn retain(&mut self, bridges: &BTreeSet<BridgeNo>, ports: &BTreeSet<PortNo>) {
-        self.bridges.retain(|_, number| bridges.contains(number));
-        self.ports.retain(|_, number| ports.contains(number));
+    /// The number the port with this device has.
+    pub fn known_port(&self, ifindex: u32) -> Option<PortNo> {
+        let (known, number) = self.slots.get(&(ifindex % abi::IFINDEX_SLOTS))?;
+        (*known == ifindex).then_some(*number)
+    }
+
+    /// Takes back the numbers of what is not installed any more.
+    pub fn retain(&mut self, installed: &Installed) {
+        let Self { bridges, slots, free } = self;
+        let used = installed.ports.values().map(|port| BridgeNo(port.rules.bridge));
+        let used: BTreeSet<BridgeNo> = used.chain(installed.active.keys().copied()).collect();
+        bridges.retain(|_, number| used.contains(number));
+        slots.retain(|_, (_, number)| {
+            let stays = installed.ports.contains_key(number);
+            if !stays {
+                free.insert(*number);
+            }
+            stays
+        });
     }
 }
 
@@ -170,7 +203,7 @@ mod tests {
             [
                 Op::Suspend(B),
                 Op::Drain,
-                Op::Flush(PortNo(0)),
+                Op::Flush([PortNo(0)].into()),
                 Op::Install(PortNo(0), port(5, 20)),
                 Op::Activate(B, TIMES)
             ]
@@ -193,8 +226,8 @@ mod tests {
             [
                 Op::Suspend(B),
                 Op::Drain,
+                Op::Flush([PortNo(0)].into()),
                 Op::Remove(PortNo(0)),
-                Op::Flush(PortNo(0)),
                 Op::Install(PortNo(0), port(9, 10)),
                 Op::Activate(B, TIMES)
             ]
@@ -204,7 +237,7 @@ mod tests {
     #[test]
     fn a_suspended_bridge_that_is_not_desired_active_stays_suspended() {
         let (old, new) = (state(&[(0, port(5, 10))], false), state(&[], false));
-        assert_eq!(plan(&old, &new), [Op::Drain, Op::Remove(PortNo(0)), Op::Flush(PortNo(0))]);
+        assert_eq!(plan(&old, &new), [Op::Drain, Op::Flush([PortNo(0)].into()), Op::Remove(PortNo(0))]);
     }
 
     #[test]
@@ -217,17 +250,60 @@ mod tests {
     }
 
     #[test]
+    fn an_added_port_does_not_disturb_its_bridge() {
+        let (old, new) =
+            (state(&[(0, port(5, 10))], true), state(&[(0, port(5, 10)), (1, port(6, 10))], true));
+        assert_eq!(plan(&old, &new), [Op::Install(PortNo(1), port(6, 10))]);
+    }
+
+    #[test]
+    fn a_port_that_moves_to_another_bridge_suspends_both() {
+        const C: BridgeNo = BridgeNo(1);
+        let mut moved = port(5, 10);
+        moved.rules.bridge = C.0;
+        let (mut old, mut new) = (state(&[(0, port(5, 10))], true), state(&[(0, moved.clone())], true));
+        old.active.insert(C, TIMES);
+        new.active.insert(C, TIMES);
+        assert_eq!(
+            plan(&old, &new),
+            [
+                Op::Suspend(B),
+                Op::Suspend(C),
+                Op::Drain,
+                Op::Flush([PortNo(0)].into()),
+                Op::Install(PortNo(0), moved),
+                Op::Activate(B, TIMES),
+                Op::Activate(C, TIMES)
+            ]
+        );
+    }
+
+    #[test]
     fn numbers_are_kept_reused_and_exhausted() {
         let mut numbers = Numbers::default();
-        let bridge = numbers.bridge("br0").unwrap();
-        let first = numbers.port(bridge, 5).unwrap();
-        assert_eq!(numbers.port(bridge, 5), Ok(first));
-        assert!(numbers.port(bridge, 5 + abi::IFINDEX_SLOTS).unwrap_err().contains("shares its place"));
+        let first = numbers.port(5).unwrap();
+        assert_eq!((numbers.port(5), numbers.known_port(5)), (Ok(first), Some(first)));
+        let same_slot = 5 + abi::IFINDEX_SLOTS;
+        assert!(numbers.port(same_slot).unwrap_err().contains("shares its place"));
+        assert_eq!(numbers.known_port(same_slot), None);
         for ifindex in 6..5 + abi::MAX_PORTS {
-            numbers.port(bridge, ifindex).unwrap();
+            numbers.port(ifindex).unwrap();
         }
-        assert!(numbers.port(bridge, 60_000).unwrap_err().contains("1024 ports"));
-        numbers.retain(&[bridge].into(), &[first].into());
-        assert_eq!(numbers.port(bridge, 60_000).map(|number| number.0), Ok(1));
+        assert!(numbers.port(60_000).unwrap_err().contains("1024 ports"));
+        numbers.retain(&state(&[(first.0, port(5, 10))], false));
+        assert_eq!(numbers.port(60_000), Ok(PortNo(1)));
+    }
+
+    #[test]
+    fn bridges_are_numbered_as_long_as_something_of_them_is_installed() {
+        let mut numbers = Numbers::default();
+        for name in 0..abi::MAX_BRIDGES {
+            numbers.bridge(&format!("br{name}")).unwrap();
+        }
+        assert!(numbers.bridge("one more").unwrap_err().contains("128 bridges"));
+        numbers.retain(&state(&[(0, port(5, 10))], false));
+        assert_eq!((numbers.known_bridge("br0"), numbers.known_bridge("br1")), (Some(B), None));
+        assert_eq!(numbers.bridge("one more"), Ok(BridgeNo(1)));
+        assert_eq!(numbers.bridge_name(B), Some("br0"));
     }
 }

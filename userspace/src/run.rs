@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -11,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use crate::agent::Agent;
 use crate::config::{self, RunDir};
 use crate::control::{self, Call, Reply, Request};
-use crate::dataplane::{Kernel, Options};
+use crate::dataplane::{Brake, Kernel, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::ovsdb::Endpoint;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
@@ -43,6 +44,8 @@ pub struct Config {
 /// Between a change nobody waited for and the question whether it is in force: the time in which ovs-vswitchd, woken
 /// by the same message as we, begins to work on it.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Between two questions that are not to be answered in the same turn of ovs-vswitchd's main loop.
+const TURN: Duration = Duration::from_millis(10);
 
 /// Runs the agent until it is told to end, then gives all ports back.
 ///
@@ -67,20 +70,20 @@ pub async fn run(config: Config) -> Result<()> {
     let (events, mut inbox) = mpsc::channel(256);
     let (calls, mut requests) = mpsc::channel(16);
     tokio::spawn(control::serve(listener, calls));
-    tokio::spawn(ovsdb::run(config.ovsdb.clone(), events.clone(), Event::Ovsdb));
+    let brake = kernel.brake();
+    follow_database(config.ovsdb.clone(), events.clone(), brake.clone())?;
     tokio::spawn(links::watch(events.clone(), Event::Links));
-    let agent = Agent::new(kernel, config.bridges.clone(), our_program);
+    let mut agent = Agent::new(kernel, config.bridges.clone(), our_program);
     let mut outside = Outside::new(&config, events);
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     info!(version = env!("CARGO_PKG_VERSION"), database = %config.ovsdb, "started");
     notify(&[NotifyState::Ready]);
 
-    let mut agent = agent;
     let mut detached = None;
     loop {
+        // In no particular order: a flood of events must keep neither the lease from being renewed nor a signal out.
         let event = tokio::select! {
-            biased;
             event = inbox.recv() => match event {
                 Some(event) => event,
                 None => bail!("all sources of events have ended"),
@@ -97,18 +100,31 @@ pub async fn run(config: Config) -> Result<()> {
                     detached = Some(reply);
                     break;
                 }
-                // A client that did not wait is no concern of ours.
-                let _ = reply.send(answer(&mut agent, &request));
+                let answer = answer(&mut agent, &request);
+                if let (Request::Trace { compare: true, .. }, Reply::Ok(report)) = (&request, &answer) {
+                    tokio::spawn(compare(outside.unixctl.clone(), report.clone(), reply));
+                } else {
+                    // A client that did not wait is no concern of ours.
+                    let _ = reply.send(answer);
+                }
                 continue;
             }
         };
+        let of_database = matches!(event, Event::Ovsdb(_));
+        if of_database {
+            brake.take_up();
+        }
         for effect in agent.handle(event, now_s()) {
             outside.carry_out(effect);
+        }
+        if of_database {
+            agent.renew();
         }
     }
 
     notify(&[NotifyState::Stopping]);
     let (failures, effects) = agent.give_back();
+    let _turn = outside.offloads.lock().await;
     for effect in effects {
         if let Effect::RxVlanOffload { ifindex, device, on } = effect {
             switch_offload(&config.run_dir, ifindex, &device, on).await;
@@ -127,6 +143,25 @@ pub async fn run(config: Config) -> Result<()> {
         // The answer is written by another task.
         sleep(Duration::from_millis(50)).await;
     }
+    Ok(())
+}
+
+/// Reads the database in a thread of its own, which is to be woken before ovs-vswitchd has finished with a change.
+fn follow_database(endpoint: Endpoint, events: mpsc::Sender<Event>, brake: Arc<Brake>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name("ovsdb".to_owned());
+    thread.spawn(move || {
+        // Without the privilege it is as urgent as the rest.
+        if let Err(error) = rustix::process::setpriority_process(None, -20) {
+            warn!(%error, "the thread that reads the database has no priority over others");
+        }
+        runtime.block_on(ovsdb::run(endpoint, events, move |event| {
+            if let Err(error) = brake.watch(&event) {
+                warn!(%error, "a bridge was not suspended at once");
+            }
+            Event::Ovsdb(event)
+        }));
+    })?;
     Ok(())
 }
 
@@ -155,12 +190,27 @@ fn answer(agent: &mut Agent<Kernel>, request: &Request) -> Reply {
             document(agent.flush_stations(bridge.as_deref(), port.as_deref(), *vlan))
         }
         Request::Stats => document(agent.stats()),
-        Request::Trace { port, frame } => match status::unhex(frame) {
+        Request::Trace { port, frame, .. } => match status::unhex(frame) {
             Some(frame) => document(agent.trace(port, &frame)),
             None => Reply::Error(format!("{frame} is no frame: write pairs of hexadecimal digits")),
         },
         Request::Detach => Reply::Error("the agent is ending".to_owned()),
     }
+}
+
+/// Adds what Open vSwitch would do with the same frame. It is only asked: nothing is sent or learned.
+async fn compare(unixctl: Unixctl, report: serde_json::Value, reply: oneshot::Sender<Reply>) {
+    let result = async {
+        let mut report: status::TraceReport =
+            serde_json::from_value(report).map_err(|error| error.to_string())?;
+        let ofport = report.ofport.ok_or("Open vSwitch has not opened the port")?;
+        let in_port = format!("in_port={ofport}");
+        let answer = unixctl.call("ofproto/trace", &[&report.bridge, &in_port, &report.frame]).await;
+        report.ovs = Some(answer.map_err(|error| error.to_string())?);
+        serde_json::to_value(report).map_err(|error| error.to_string())
+    };
+    // As above.
+    let _ = reply.send(result.await.map_or_else(Reply::Error, Reply::Ok));
 }
 
 fn check_kernel() -> Result<()> {
@@ -208,6 +258,8 @@ struct Outside {
     unixctl: Unixctl,
     events: mpsc::Sender<Event>,
     followed: BTreeMap<String, AbortHandle>,
+    /// Offloads are switched one at a time, in the order in which that was asked.
+    offloads: Arc<Mutex<()>>,
 }
 
 impl Outside {
@@ -218,6 +270,7 @@ impl Outside {
             unixctl: Unixctl::new(&config.ovs_rundir),
             events,
             followed: BTreeMap::new(),
+            offloads: Arc::default(),
         }
     }
 
@@ -232,32 +285,36 @@ impl Outside {
         let (unixctl, events) = (self.unixctl.clone(), self.events.clone());
         // The agent ends before its events are all read; a task that cannot send one has nobody to tell.
         match effect {
-            Effect::Probe { bridge, generation } => {
+            Effect::Probe { bridge, question } => {
                 tokio::spawn(async move {
                     let answer = probe(&unixctl, &bridge).await.map_err(|error| error.to_string());
-                    let _ = events.send(Event::Probed { bridge, generation, answer }).await;
+                    let _ = events.send(Event::Probed { bridge, question, answer }).await;
                 });
             }
-            Effect::Poll { bridge, known, flows } => {
+            Effect::Poll { bridge, question, known, flows } => {
                 tokio::spawn(async move {
                     let answer =
                         poll(&unixctl, &bridge, known, flows).await.map_err(|error| error.to_string());
-                    let _ = events.send(Event::Polled { bridge, answer }).await;
+                    let _ = events.send(Event::Polled { bridge, question, answer }).await;
                 });
             }
             Effect::Settle(token) => {
                 tokio::spawn(async move {
-                    sleep(SETTLE).await;
-                    while unixctl.version().await.is_err() {
-                        sleep(SETTLE).await;
+                    // The first answer may end a turn of the main loop that began before the change.
+                    for pause in [SETTLE, TURN] {
+                        sleep(pause).await;
+                        while unixctl.version().await.is_err() {
+                            sleep(SETTLE).await;
+                        }
                     }
                     let _ = events.send(Event::Settled(token)).await;
                 });
             }
             Effect::Follow(bridges) => self.follow(bridges),
             Effect::RxVlanOffload { ifindex, device, on } => {
-                let run_dir = self.run_dir.clone();
+                let (run_dir, in_turn) = (self.run_dir.clone(), self.offloads.clone());
                 tokio::spawn(async move {
+                    let _turn = in_turn.lock().await;
                     if let Some(cause) = switch_offload(&run_dir, ifindex, &device, on).await {
                         let _ = events.send(Event::OffloadRefused { ifindex, cause }).await;
                     }
@@ -321,7 +378,11 @@ async fn switch_offload(run_dir: &RunDir, ifindex: u32, device: &str, on: bool) 
             }
             None
         }
-        Err(error) if error.is_absent() => None,
+        Err(error) if error.is_absent() => {
+            names.retain(|name| name != device);
+            write_names(&path, &names);
+            None
+        }
         Err(error) => {
             warn!(device, on, %error, "rx-vlan-offload not switched");
             Some(error.to_string())

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use trunkline_core::{DropReason, PuntReason, abi};
+use trunkline_core::{DropReason, Outcome, PuntReason, Verdict, abi};
 
 use crate::agent::Agent;
 use crate::dataplane::{Dataplane, DataplaneError, PortNo};
 use crate::desired::{DesiredBridge, DesiredPort};
+use crate::explain::{Snapshot, explain};
 
 /// `trunkline status --json`
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -151,6 +152,12 @@ pub struct TraceReport {
     pub out_port: Option<String>,
     /// The frame as it leaves, if forwarded.
     pub out_frame: Option<String>,
+    /// The way to the verdict, in words.
+    pub steps: Vec<String>,
+    /// OpenFlow number of the ingress port.
+    pub ofport: Option<u16>,
+    /// What Open vSwitch would do (`ofproto/trace`), if that was asked.
+    pub ovs: Option<String>,
 }
 
 impl<D: Dataplane> Agent<D> {
@@ -303,11 +310,10 @@ impl<D: Dataplane> Agent<D> {
     /// No such port is accelerated, or the program could not be run.
     pub fn trace(&mut self, port: &str, frame: &[u8]) -> Result<TraceReport, String> {
         let found = self.installed_ports().find(|(_, candidate, _)| candidate.name == port);
-        let (bridge, ifindex) = match found {
-            Some((bridge, found, _)) => (bridge.name.clone(), found.ifindex),
-            None => return Err(self.why_no_trace(port)),
-        };
-        let Some(ifindex) = ifindex else { return Err(format!("port {port} has no device")) };
+        let Some((bridge, found, _)) = found else { return Err(self.why_no_trace(port)) };
+        let (bridge, ofport) = (bridge.name.clone(), found.ofport);
+        let Some(ifindex) = found.ifindex else { return Err(format!("port {port} has no device")) };
+        let (mut steps, expected) = self.explain(ifindex, frame)?;
         let (answer, sent) = self.dataplane.trace(ifindex, frame).map_err(|error| error.to_string())?;
         let detail = usize::from(answer.detail);
         let label = |labels: Option<&'static str>| labels.unwrap_or("unknown").to_owned();
@@ -324,7 +330,15 @@ impl<D: Dataplane> Agent<D> {
             abi::TRACE_DROP => ("drop", Some(label(DropReason::ALL.get(detail).map(|r| r.label()))), None),
             _ => return Err("the program gave no answer: its map TRACE could not be written".to_owned()),
         };
+        if (answer.kind, answer.detail) != in_abi(&expected.verdict) {
+            steps.push(format!(
+                "the copy of the tables says otherwise ({expected:?}): they have just changed, try again"
+            ));
+        }
         Ok(TraceReport {
+            steps,
+            ofport,
+            ovs: None,
             bridge,
             port: port.to_owned(),
             frame: hex(frame),
@@ -336,6 +350,13 @@ impl<D: Dataplane> Agent<D> {
         })
     }
 
+    fn explain(&self, ifindex: u32, frame: &[u8]) -> Result<(Vec<String>, Outcome), String> {
+        let names = self.installed_ports().map(|(_, port, number)| (number.0, port.name.clone())).collect();
+        let stations = self.dataplane.stations().map_err(|error| error.to_string())?;
+        let tables = Snapshot::new(self.dataplane.installed(), stations, names, self.now_s());
+        Ok(explain(&tables, ifindex, frame))
+    }
+
     fn why_no_trace(&self, port: &str) -> String {
         let status = self.status();
         let found = status.bridges.iter().flat_map(|bridge| &bridge.ports).find(|found| found.name == port);
@@ -343,6 +364,14 @@ impl<D: Dataplane> Agent<D> {
             Some(reason) => format!("port {port} is not accelerated, Open vSwitch has its frames: {reason}"),
             None => format!("there is no port {port}; `trunkline status` lists all"),
         }
+    }
+}
+
+fn in_abi(verdict: &Verdict) -> (u16, u16) {
+    match verdict {
+        Verdict::Forward { port, .. } => (abi::TRACE_FORWARD, *port),
+        Verdict::Punt(reason) => (abi::TRACE_PUNT, *reason as u16),
+        Verdict::Drop(reason) => (abi::TRACE_DROP, *reason as u16),
     }
 }
 

@@ -276,7 +276,9 @@ async fn commands_are_answered_or_refused() {
     let version = unixctl.version().await.unwrap();
     assert!(version.starts_with(|first: char| first.is_ascii_digit()), "{version}");
     let error = unixctl.fdb_show("nope").await.unwrap_err();
-    assert_eq!(error.to_string(), "ovs-vswitchd refused `fdb/show nope`: no such bridge");
+    let error = error.to_string();
+    // 4.0 adds its name.
+    assert!(error.starts_with("ovs-vswitchd refused `fdb/show nope`: no such bridge"), "{error}");
     let error = unixctl.call("no/such", &[]).await.unwrap_err();
     assert!(matches!(error, UnixctlError::Failed { .. }), "{error}");
     unixctl.call("version", &[]).await.unwrap();
@@ -456,8 +458,8 @@ async fn the_monitor_does_not_change_the_bridge() {
     ovs.appctl(&["netdev-dummy/receive", "p2", frame]);
     ovs.ofctl(&["mod-port", "br0", "p1", "no-flood"]);
     assert!(matches!(next(&mut events).await, OpenFlowEvent::PortFlags { .. }));
-    let log = ovs.log();
-    assert!(log.contains("OFPT_PORT_STATUS") && !log.contains("PACKET_IN"), "{log}");
+    let log = ovs.log_with("OFPT_PORT_STATUS");
+    assert!(!log.contains("PACKET_IN"), "{log}");
 }
 
 #[tokio::test]

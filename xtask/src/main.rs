@@ -8,6 +8,7 @@ mod command;
 mod ebpf;
 mod install;
 mod linker;
+mod ovs;
 mod packaging;
 mod program;
 mod setup;
@@ -52,6 +53,8 @@ enum Verb {
     },
     /// Run the tests: the layers named, or all that this machine can run
     Test(test::Args),
+    /// Fetch other versions of Open vSwitch to test against, into target/ovs
+    Ovs(ovs::Args),
     /// Show trunkline beside a private Open vSwitch in network namespaces (needs root)
     Demo {
         /// Arguments for the demo; --help lists them
@@ -90,6 +93,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Build => install::build(&ws).map(|_binary| ()),
         Verb::Install { destdir } => install::install(&ws, &destdir),
         Verb::Test(args) => test::run(&ws, &args),
+        Verb::Ovs(args) => ovs::fetch(&ws, &args),
         Verb::Demo { args } => program::demo(&ws, &args),
         Verb::Bench { suite, args } => program::bench(&ws, suite.as_deref(), &args),
         Verb::Ci => ci::run_all(&ws),

@@ -31,6 +31,13 @@ pub(crate) const NETWORK: &[Program] = &[
     program("ping", "iputils-ping"),
 ];
 
+/// What the tests with a switch of dummy ports use.
+pub(crate) const VSWITCH: &[Program] = &[
+    program("ovs-vswitchd", "openvswitch-switch"),
+    program("ovsdb-server", "openvswitch-switch"),
+    program("ovs-vsctl", "openvswitch-switch"),
+];
+
 /// What the check of the systemd unit uses.
 pub(crate) const SYSTEMD: &[Program] = &[program("systemd-analyze", "systemd")];
 

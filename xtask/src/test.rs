@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use crate::command::{note, run as run_command, tee};
-use crate::setup::{self, Capability, NETWORK, Program, SYSTEMD};
+use crate::setup::{self, Capability, NETWORK, Program, SYSTEMD, VSWITCH};
 use crate::tally::{Reader, Tally};
 use crate::workspace::{Profile, Workspace};
-use crate::{ebpf, packaging};
+use crate::{ebpf, ovs, packaging};
 
 #[derive(Default, clap::Args)]
 pub(crate) struct Args {
@@ -36,6 +37,8 @@ struct Layer {
 enum Runner {
     /// `cargo test` with these arguments, and these for the test binaries.
     Cargo(&'static [&'static str], &'static [&'static str]),
+    /// Open vSwitch as the judge: the oracle, and the clients of Open vSwitch against each fetched version.
+    Oracle,
     /// Checks of our own, each with its name.
     Checks(fn(&Workspace, &Path) -> Result<Tally>),
 }
@@ -75,6 +78,14 @@ const LAYERS: &[Layer] = &[
         programs: &[],
         needs_build: true,
         runner: Runner::Cargo(&["--package=trunkline-tests", "--lib", "--test=program"], &[]),
+    },
+    Layer {
+        name: "oracle",
+        about: "random bridges and frames, judged by Open vSwitch 3.1, 3.5 and 4.0",
+        capabilities: &[],
+        programs: VSWITCH,
+        needs_build: true,
+        runner: Runner::Oracle,
     },
     Layer {
         name: "namespaces",
@@ -137,10 +148,9 @@ impl Layer {
                 let own_args = own_args.iter().filter(|ours| !given(ours));
                 let mut cargo = ws.cargo("test");
                 cargo.arg("--no-fail-fast").args(selection).arg("--").args(own_args).args(args);
-                let mut reader = Reader::default();
-                let status = tee(cargo.env("TRUNKLINE_BIN", trunkline), |line| reader.line(line))?;
-                Ok(Outcome::Ran(reader.finish(status.success())))
+                tested(cargo.env("TRUNKLINE_BIN", trunkline)).map(Outcome::Ran)
             }
+            Runner::Oracle => oracle(ws, args).map(Outcome::Ran),
         }
     }
 
@@ -149,6 +159,27 @@ impl Layer {
         setup::lacks(self.capabilities)
             .or_else(|| setup::ensure(self.programs).err().map(|e| format!("{e:#}")))
     }
+}
+
+/// Runs `cargo test` and counts.
+fn tested(cargo: &mut Command) -> Result<Tally> {
+    let mut reader = Reader::default();
+    let status = tee(cargo, |line| reader.line(line))?;
+    Ok(reader.finish(status.success()))
+}
+
+fn oracle(ws: &Workspace, args: &[OsString]) -> Result<Tally> {
+    ovs::fetch_missing(ws);
+    let mut judged = ws.cargo("test");
+    judged.args(["--package=trunkline-tests", "--test=oracle", "--"]).args(args);
+    let mut tallies = vec![tested(&mut judged)?];
+    for (version, bin) in ovs::fetched(ws) {
+        note(&format!("the clients of Open vSwitch against {version}"));
+        let mut clients = ws.cargo("test");
+        clients.args(["--package=trunkline", "--test=ovs", "--"]).args(args);
+        tallies.push(tested(clients.env("TRUNKLINE_OVS_BIN", bin))?);
+    }
+    Ok(tallies.into_iter().sum())
 }
 
 fn same_option(one: &str, other: &str) -> bool {

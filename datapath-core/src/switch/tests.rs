@@ -4,7 +4,9 @@ use core::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::abi::{PORT_ACCEPT_TAGGED, PORT_HAS_EXCLUDED, PORT_PARTIAL_CHECKSUMS, PORT_PRIORITY_TAGS};
+use crate::abi::{
+    PORT_ACCEPT_TAGGED, PORT_HAS_EXCLUDED, PORT_LEAVES_DEI, PORT_PARTIAL_CHECKSUMS, PORT_PRIORITY_TAGS,
+};
 use crate::abi::{PORT_PROTECTED, PORT_PVID_HAS_TPID, PORT_TARGET, PORT_VALID};
 use crate::{
     Mac, TagOp, VidSet,
@@ -282,6 +284,16 @@ fn the_mtu_counts_the_payload_behind_at_most_one_tag() {
     assert!(matches!(tables.run(2, &frame), Verdict::Forward { port: 1, .. }));
     frame.push(0);
     assert_eq!(tables.run(2, &frame), Verdict::Punt(PuntReason::OverMtu));
+}
+
+#[test]
+fn a_drop_eligible_frame_is_left_to_a_datapath_that_clears_the_bit() {
+    let mut tables = memory(&[trunk(), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
+    let eligible = tagged(B, A, 0x100a);
+    assert_eq!(tables.run(1, &eligible), Verdict::Forward { port: 2, tag: TagOp::Pop });
+    tables.ports[0].flags |= PORT_LEAVES_DEI;
+    assert_eq!(tables.run(1, &eligible), Verdict::Punt(PuntReason::DropEligible));
+    assert_eq!(tables.run(1, &tagged(B, A, 10)), Verdict::Forward { port: 2, tag: TagOp::Pop });
 }
 
 #[test]

@@ -4,10 +4,15 @@
 //! the rig and what the tests take Open vSwitch to do.
 
 mod ageing;
+mod applied;
 mod changes;
+mod chaos;
 mod faults;
+mod gates;
 mod limits;
 mod matrix;
 mod moves;
+mod neighbours;
+mod operators;
 mod tape;
 mod tcp;

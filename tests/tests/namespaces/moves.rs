@@ -24,9 +24,9 @@ fn station_that_sends_unicast_from_another_port_is_found_there_at_once() {
     same_with_and_without(three_access_ports, |tape| {
         for _ in 0..5 {
             let a_to_b = move_station(tape, "p3", None);
-            assert_eq!(tape.step("to the station that moved", "p1", &a_to_b.another()), ["p3"]);
+            tape.step_to("to the station that moved", "p1", &a_to_b.another(), &["p3"]);
             tape.wait_fast("p1", &a_to_b);
-            assert_eq!(tape.step("and by the fast path", "p1", &a_to_b.another()), ["p3"]);
+            tape.step_to("and by the fast path", "p1", &a_to_b.another(), &["p3"]);
         }
     });
 }
@@ -36,9 +36,9 @@ fn station_that_broadcasts_from_another_port_is_found_there_at_once() {
     same_with_and_without(three_access_ports, |tape| {
         for _ in 0..5 {
             let a_to_b = move_station(tape, "p3", Some(Mac::BROADCAST));
-            assert_eq!(tape.step("to the station that moved", "p1", &a_to_b.another()), ["p3"]);
+            tape.step_to("to the station that moved", "p1", &a_to_b.another(), &["p3"]);
             tape.wait_fast("p1", &a_to_b);
-            assert_eq!(tape.step("and by the fast path", "p1", &a_to_b.another()), ["p3"]);
+            tape.step_to("and by the fast path", "p1", &a_to_b.another(), &["p3"]);
         }
     });
 }

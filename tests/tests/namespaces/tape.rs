@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use trunkline_tests::{Frame, Switch, Vlan};
+use trunkline_tests::{Deliveries, Frame, Switch, Vlan};
 
 /// What arrived where, each copy by its [`form`].
 type Seen = BTreeMap<String, Vec<String>>;
@@ -22,6 +22,19 @@ impl Tape {
         let ports = seen.keys().cloned().collect();
         self.steps.push((label.to_owned(), seen));
         ports
+    }
+
+    /// Sends `frame` at `port`, waits until it has arrived at each of `ports`, and records that. On a busy machine
+    /// Open vSwitch may take longer than [`Tape::step`] waits for frames of which it does not know.
+    pub(crate) fn step_to(&mut self, label: &str, port: &str, frame: &Frame, ports: &[&str]) {
+        let arrived = self.switch.exchange_expecting(&[(port, frame)], Some(ports.len()));
+        let seen = seen(&arrived, frame);
+        assert!(
+            seen.keys().eq(ports),
+            "{label}: a frame from {port} arrived at {:?}, not at {ports:?}",
+            seen.keys()
+        );
+        self.steps.push((label.to_owned(), seen));
     }
 
     /// Sends copies of `frame` until they arrive at just these ports, and records that it came to this: for changes
@@ -43,9 +56,13 @@ impl Tape {
     }
 
     fn look(&self, port: &str, frame: &Frame) -> Seen {
-        let arrived = self.switch.exchange_one(port, frame).of(frame).into_iter();
-        arrived.map(|(port, copies)| (port, copies.iter().map(|copy| form(copy, frame)).collect())).collect()
+        seen(&self.switch.exchange_one(port, frame), frame)
     }
+}
+
+fn seen(arrived: &Deliveries, frame: &Frame) -> Seen {
+    let arrived = arrived.of(frame).into_iter();
+    arrived.map(|(port, copies)| (port, copies.iter().map(|copy| form(copy, frame)).collect())).collect()
 }
 
 /// A received copy, less what differs between two switches anyway: addresses and number, which must be as sent.

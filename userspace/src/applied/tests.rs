@@ -1,1 +1,272 @@
+use super::*;
+use crate::fixture::Database;
 
+/// Something happens.
+enum Step {
+    /// The database changes, and the agent is told.
+    Write(fn(&mut Database)),
+    /// ovs-vswitchd answers the outstanding question.
+    Settle,
+    Tick,
+    Restart,
+}
+use Step::{Restart, Settle, Tick, Write};
+
+/// How bridge `br0` is to stand after a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    No,
+    /// Something will come that ends it.
+    Applying,
+    /// Only another change ends it.
+    Waiting,
+}
+use Held::{Applying, No, Waiting};
+
+struct Story {
+    database: Database,
+    applied: Applied,
+    token: Option<u64>,
+}
+
+impl Story {
+    /// With `br0` in force.
+    fn begin() -> Self {
+        let mut story = Self { database: Database::small(), applied: Applied::default(), token: None };
+        assert!(story.applied.hold("br0").unwrap().contains("not been read"));
+        story.take(Write(|_| {}));
+        assert_eq!(story.held(), Applying, "what came in one message may have changed since");
+        story.take(Settle);
+        assert_eq!(story.held(), No);
+        story
+    }
+
+    fn take(&mut self, step: Step) {
+        let next = match step {
+            Write(change) => {
+                change(&mut self.database);
+                self.applied.update(self.database.snapshot())
+            }
+            Settle => self.applied.settled(self.token.take().expect("it was asked")),
+            Tick => {
+                self.applied.not_restarted();
+                Next::Wait
+            }
+            Restart => {
+                self.applied.restarted();
+                Next::Wait
+            }
+        };
+        if let Next::Settle(token) = next {
+            assert_eq!(self.token.replace(token), None, "one question at a time");
+        }
+    }
+
+    fn held(&self) -> Held {
+        match self.applied.hold("br0") {
+            None => No,
+            Some(reason) if reason.contains("without waiting") => Waiting,
+            Some(_) => Applying,
+        }
+    }
+}
+
+#[track_caller]
+fn tell(steps: impl IntoIterator<Item = (Step, Held)>) -> Story {
+    let mut story = Story::begin();
+    for (place, (step, held)) in steps.into_iter().enumerate() {
+        story.take(step);
+        assert_eq!(story.held(), held, "after step {place}");
+    }
+    story
+}
+
+const RETAG: fn(&mut Database) = |database| database.port("p1").tag = Some(20);
+const TAG_BACK: fn(&mut Database) = |database| database.port("p1").tag = Some(10);
+const TRUNKS: fn(&mut Database) = |database| database.port("p1").trunks.extend([7]);
+const TRUNKS_BACK: fn(&mut Database) = |database| database.port("p1").trunks.clear();
+const CONFIRM: fn(&mut Database) = Database::confirm;
+
+#[test]
+fn an_announced_change_is_in_force_when_it_is_confirmed() {
+    let announced = |database: &mut Database| {
+        RETAG(database);
+        database.announce();
+    };
+    let story = tell([(Write(announced), Applying), (Write(CONFIRM), No)]);
+    assert_eq!(story.token, None, "nobody has to be asked");
+}
+
+#[test]
+fn an_announced_silent_change_is_in_force_when_it_is_confirmed() {
+    let announced = |database: &mut Database| {
+        TRUNKS(database);
+        database.announce();
+    };
+    tell([(Write(announced), Applying), (Write(CONFIRM), No)]);
+}
+
+#[test]
+fn the_last_of_several_announcements_counts() {
+    let announced = |database: &mut Database| {
+        RETAG(database);
+        database.announce();
+    };
+    let again = |database: &mut Database| {
+        TAG_BACK(database);
+        database.announce();
+    };
+    let first = |database: &mut Database| database.host().cur_cfg += 1;
+    tell([
+        (Write(announced), Applying),
+        (Write(again), Applying),
+        (Write(first), Applying),
+        (Write(CONFIRM), No),
+    ]);
+}
+
+#[test]
+fn an_alerting_change_is_settled_by_asking() {
+    tell([(Write(RETAG), Applying), (Settle, No)]);
+}
+
+#[test]
+fn alerting_changes_during_a_question_are_asked_for_again() {
+    let story = tell([(Write(RETAG), Applying), (Write(TAG_BACK), Applying), (Settle, Applying)]);
+    assert!(story.token.is_some());
+    tell([(Write(RETAG), Applying), (Write(TAG_BACK), Applying), (Settle, Applying), (Settle, No)]);
+}
+
+#[test]
+fn an_alerting_change_after_an_announcement_is_asked_for() {
+    let announced = |database: &mut Database| database.announce();
+    tell([(Write(announced), No), (Write(RETAG), Applying), (Write(CONFIRM), Applying), (Settle, No)]);
+}
+
+#[test]
+fn a_silent_change_waits_for_any_other() {
+    tell([(Write(TRUNKS), Waiting), (Tick, Waiting), (Write(RETAG), Applying), (Settle, No)]);
+    let announced = |database: &mut Database| database.announce();
+    tell([(Write(TRUNKS), Waiting), (Write(announced), Applying), (Write(CONFIRM), No)]);
+}
+
+#[test]
+fn a_silent_change_that_is_taken_back_may_be_in_force() {
+    tell([(Write(TRUNKS), Waiting), (Write(TRUNKS_BACK), Waiting)]);
+}
+
+#[test]
+fn a_silent_change_after_an_alerting_one_is_not_settled_with_it() {
+    tell([(Write(RETAG), Applying), (Write(TRUNKS), Applying), (Settle, Waiting)]);
+}
+
+#[test]
+fn a_silent_change_after_an_announcement_is_not_confirmed_with_it() {
+    let announced = |database: &mut Database| {
+        RETAG(database);
+        database.announce();
+    };
+    tell([(Write(announced), Applying), (Write(TRUNKS), Applying), (Write(CONFIRM), Waiting)]);
+}
+
+#[test]
+fn an_announcement_that_comes_with_its_confirmation_is_asked_for() {
+    let both = |database: &mut Database| {
+        TRUNKS(database);
+        database.announce();
+        database.confirm();
+    };
+    tell([(Write(both), Applying), (Settle, No)]);
+}
+
+#[test]
+fn a_restart_applies_what_was_there_before_it() {
+    tell([(Write(TRUNKS), Waiting), (Tick, Waiting), (Restart, No)]);
+    tell([(Tick, No), (Write(TRUNKS), Waiting), (Restart, Waiting)]);
+}
+
+#[test]
+fn configuration_that_lags_at_the_start_is_waited_for() {
+    let mut database = Database::small();
+    database.announce();
+    let mut applied = Applied::default();
+    assert_eq!(applied.update(database.snapshot()), Next::Wait);
+    assert!(applied.hold("br0").is_some());
+    database.confirm();
+    assert_eq!(applied.update(database.snapshot()), Next::Wait);
+    assert_eq!(applied.hold("br0"), None);
+}
+
+#[test]
+fn a_database_that_was_restored_is_not_ahead() {
+    let lower = |database: &mut Database| {
+        RETAG(database);
+        database.host().next_cfg = 0;
+    };
+    tell([(Write(lower), Applying), (Write(CONFIRM), No)]);
+}
+
+#[test]
+fn what_does_not_decide_about_forwarding_holds_nothing() {
+    let status: [fn(&mut Database); 4] = [
+        |database| database.interface("p1").ofport = Some(9),
+        |database| database.interface("p1").error = Some("gone".to_owned()),
+        |database| database.interface("p1").ifindex = None,
+        |database| drop(database.interface("p1").external_ids.insert("a".into(), "b".into())),
+    ];
+    tell(status.map(|change| (Write(change), No)));
+}
+
+#[test]
+fn every_other_column_is_alerting() {
+    let changes: [fn(&mut Database); 9] = [
+        |database| database.port("p1").protected = true,
+        |database| drop(database.interface("p1").other_config.insert("a".into(), "b".into())),
+        |database| database.interface("p1").ingress_policing_rate = 1,
+        |database| database.bridge("br0").flood_vlans.extend([3]),
+        |database| database.add_mirror("br0", "m0"),
+        |database| database.move_port("p2", None),
+        |database| database.add_port("br0", "p3", 3).tag = Some(10),
+        |database| drop(database.host().other_config.insert("hw-offload".into(), "true".into())),
+        |database| {
+            let manager = Uuid(1 << 64);
+            database.rows.managers.insert(manager, Arc::default());
+        },
+    ];
+    for change in changes {
+        tell([(Write(change), Applying), (Settle, No)]);
+    }
+    for silent in [TRUNKS, |database: &mut Database| database.port("p1").vlan_mode = Some("access".into())] {
+        tell([(Write(silent), Waiting)]);
+    }
+    let bridges: [fn(&mut Database); 2] = [
+        |database| database.bridge("br0").stp_enable = true,
+        |database| database.bridge("br0").rstp_enable = true,
+    ];
+    for silent in bridges {
+        tell([(Write(silent), Waiting)]);
+    }
+}
+
+#[test]
+fn another_bridges_changes_hold_only_that() {
+    let other = |database: &mut Database| {
+        database.add_bridge("br1");
+        database.add_port("br1", "q1", 9).tag = Some(10);
+    };
+    let story = tell([(Write(other), No)]);
+    assert!(story.applied.hold("br1").is_some());
+    let story = tell([(Write(other), No), (Settle, No)]);
+    assert_eq!(story.applied.hold("br1"), None);
+    tell([(Write(|database| database.delete_bridge("br0")), Applying), (Settle, No)]);
+}
+
+#[test]
+fn a_mirrors_row_is_its_bridges() {
+    let mirrored = |database: &mut Database| database.add_mirror("br0", "m0");
+    let row = |database: &mut Database| {
+        let mirror = database.rows.mirrors.values_mut().next().unwrap();
+        Arc::make_mut(mirror).select_all = true;
+    };
+    tell([(Write(mirrored), Applying), (Settle, No), (Write(row), Applying), (Settle, No)]);
+}

@@ -149,6 +149,9 @@ pub struct TraceArgs {
     /// 802.1Q tag, VID or VID:PCP (may be given several times, the outermost first)
     #[arg(long = "vlan", value_name = "V[:PCP]")]
     vlans: Vec<VlanTag>,
+    /// Ask Open vSwitch the same question (ofproto/trace) and show both answers
+    #[arg(long)]
+    compare: bool,
 }
 
 /// Carries out a command.
@@ -175,13 +178,13 @@ pub async fn run(cli: Cli) -> Result<()> {
             println!("{forgotten} station(s) forgotten");
             Ok(())
         }
-        Command::Trace(TraceArgs { show, port, frame, dst, src, vlans }) => {
+        Command::Trace(TraceArgs { show, port, frame, dst, src, vlans, compare }) => {
             let frame = match (frame, dst, src) {
                 (Some(frame), ..) => frame,
                 (None, Some(dst), Some(src)) => frame::hex(dst, src, &vlans),
                 _ => anyhow::bail!("no frame: give --frame, or --dst and --src"),
             };
-            let report: TraceReport = ask(&show.run_dir, &Request::Trace { port, frame }).await?;
+            let report: TraceReport = ask(&show.run_dir, &Request::Trace { port, frame, compare }).await?;
             print(show.json, &report, show::trace)
         }
         Command::Detach(args) => detach(&args).await,

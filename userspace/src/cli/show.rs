@@ -7,6 +7,9 @@ use crate::status::{FdbStation, PortStatus, Stats, Status, TraceReport};
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table
 }
 
@@ -98,18 +101,29 @@ pub(super) fn stats(stats: &Stats) -> String {
 }
 
 pub(super) fn trace(report: &TraceReport) -> String {
-    let vlan = report.vlan.map_or_else(|| "none".to_owned(), |vlan| vlan.to_string());
-    let mut text = format!("bridge {}, in by port {}, VLAN {vlan}\n", report.bridge, report.port);
+    let mut text = format!("bridge {}, in by port {}\n", report.bridge, report.port);
+    for step in &report.steps {
+        text += &format!("  {step}\n");
+    }
     text += &match (report.verdict.as_str(), &report.out_port, &report.reason) {
-        ("forward", Some(port), _) => format!("forwarded by XDP, out by port {port}\n"),
-        ("drop", _, Some(reason)) => format!("dropped: {reason}\n"),
+        ("forward", Some(port), _) => format!("verdict: forwarded by XDP, out by port {port}\n"),
+        ("drop", _, Some(reason)) => format!("verdict: dropped by XDP, as Open vSwitch would: {reason}\n"),
         (_, _, reason) => {
-            format!("left to Open vSwitch: {}\n", reason.as_deref().unwrap_or("unknown"))
+            format!("verdict: left to Open vSwitch: {}\n", reason.as_deref().unwrap_or("unknown"))
         }
     };
     text += &format!("in   {}\n", report.frame);
     if let Some(frame) = &report.out_frame {
         text += &format!("out  {frame}\n");
     }
+    if let Some(ovs) = &report.ovs {
+        text += "\nOpen vSwitch says:\n";
+        for line in ovs.lines().filter(|line| !line.trim().is_empty()) {
+            text += &format!("  {line}\n");
+        }
+    }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 //! vSwitch has them back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -11,11 +13,13 @@ use aya::{
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode, xdp::XdpLinkId},
 };
 use bytemuck::Zeroable as _;
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 use thiserror::Error;
-use trunkline_core::{FdbEntry, FdbKey, abi};
+use trunkline_core::{FdbEntry, FdbKey, Ticks, abi};
 
 use super::{
-    BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo, pod::Raw,
+    Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo,
+    pod::Raw,
 };
 
 /// The BPF object, built by `cargo xtask build-ebpf` and checked by `build.rs`.
@@ -46,7 +50,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     slots: Array<MapData, Raw<abi::Slot>>,
     ports: Array<MapData, Raw<abi::Port>>,
-    bridges: Array<MapData, Raw<abi::Bridge>>,
+    brake: Arc<Brake>,
     fdb: HashMap<MapData, Raw<abi::FdbKey>, Raw<abi::FdbValue>>,
     learned: Array<MapData, u32>,
     devices: DevMap<MapData>,
@@ -56,6 +60,8 @@ pub struct Kernel {
     installed: Installed,
 }
 
+/// How long running programs are awaited where the kernel does not tell when they have ended.
+const DRAIN: Duration = Duration::from_millis(50);
 const PROGRAM: &str = "trunkline_xdp";
 const TRACE_PROGRAM: &str = "trunkline_trace";
 
@@ -65,10 +71,21 @@ impl Kernel {
     /// # Errors
     /// No privileges, a kernel that is too old, or an object of another build.
     pub fn load(options: Options) -> Result<Self, LoadError> {
+        let mut kernel = Self::load_with(options, ticks())?;
+        if kernel.tells_the_time() {
+            return Ok(kernel);
+        }
+        tracing::warn!("this kernel does not count ticks as expected; the programs use a slower clock");
+        Self::load_with(options, Ticks::UNUSED)
+    }
+
+    fn load_with(options: Options, ticks: Ticks) -> Result<Self, LoadError> {
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FDB", options.stations)
             .override_global(aya_log::LEVEL, &level, true)
+            .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
+            .override_global("TRUNKLINE_TICKS", &Raw(ticks), true)
             .load(OBJECT)
             .map_err(|error| LoadError::Load(explain(&error)))?;
         for program in [PROGRAM, TRACE_PROGRAM] {
@@ -78,7 +95,7 @@ impl Kernel {
         Ok(Self {
             slots: map(&mut ebpf, "SLOTS")?,
             ports: map(&mut ebpf, "PORTS")?,
-            bridges: map(&mut ebpf, "BRIDGES")?,
+            brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?)),
             fdb: map(&mut ebpf, "FDB")?,
             learned: map(&mut ebpf, "LEARNED")?,
             devices: map(&mut ebpf, "DEVICES")?,
@@ -88,6 +105,18 @@ impl Kernel {
             links: BTreeMap::new(),
             installed: Installed::default(),
         })
+    }
+
+    /// The brake, for the thread that reads the database.
+    pub fn brake(&self) -> Arc<Brake> {
+        self.brake.clone()
+    }
+
+    /// Whether the programs' clock is the agent's.
+    fn tells_the_time(&mut self) -> bool {
+        // A frame of nothing, from nowhere: it is only the clock that is asked for.
+        let now_s = || clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32;
+        self.trace(0, &[0; 64]).is_ok_and(|(answer, _)| answer.now_s.abs_diff(now_s()) <= 1)
     }
 
     /// The kernel's number of the program on the ports.
@@ -148,43 +177,56 @@ impl Kernel {
         }
         self.enter(port, new)?;
         if !self.links.contains_key(&port) {
-            let fail = |cause: &(dyn std::error::Error + 'static)| {
-                DataplaneError::new("attach the XDP program to", &new.device, cause)
-            };
-            let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail(&e))?;
-            let link = program.attach_to_if_index(new.ifindex, XdpMode::Driver).map_err(|e| fail(&e))?;
-            self.links.insert(port, link);
+            match self.attach(new) {
+                Ok(link) => drop(self.links.insert(port, link)),
+                Err(error) => {
+                    // Best effort: nothing refers to the place, and the next port in it overwrites it.
+                    let _ = self.clear(port, new);
+                    return Err(error);
+                }
+            }
         }
         self.installed.ports.insert(port, new.clone());
         Ok(())
     }
 
+    fn attach(&mut self, port: &InstalledPort) -> Result<XdpLinkId, DataplaneError> {
+        let fail = |cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new("attach the XDP program to", &port.device, cause)
+        };
+        let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail(&e))?;
+        program.attach_to_if_index(port.ifindex, XdpMode::Driver).map_err(|e| fail(&e))
+    }
+
+    /// Takes a port out of the tables again.
+    fn clear(&mut self, port: PortNo, old: &InstalledPort) -> Result<(), DataplaneError> {
+        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new(operation, &old.device, cause)
+        };
+        let slot = old.ifindex % abi::IFINDEX_SLOTS;
+        let rules = self.ports.set(u32::from(port.0), Raw(abi::Port::UNUSED), 0);
+        let slot = self.slots.set(slot, Raw(abi::Slot::default()), 0);
+        rules.map_err(|e| fail("clear the rules of", &e))?;
+        slot.map_err(|e| fail("clear the interface index of", &e))
+    }
+
     /// Takes a port out, trying every part of it, and reports the first failure.
     fn remove(&mut self, port: PortNo) -> Result<(), DataplaneError> {
-        let place = u32::from(port.0);
-        let name =
-            self.installed.ports.get(&port).map_or_else(|| place.to_string(), |old| old.device.clone());
+        let Some(old) = self.installed.ports.remove(&port) else { return Ok(()) };
         let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new(operation, &name, cause)
+            DataplaneError::new(operation, &old.device, cause)
         };
-        let mut results = vec![
-            self.ports.set(place, Raw(abi::Port::UNUSED), 0).map_err(|e| fail("clear the rules of", &e)),
-        ];
-        if let Some(old) = self.installed.ports.get(&port) {
-            let slot = old.ifindex % abi::IFINDEX_SLOTS;
-            let empty = Raw(abi::Slot::default());
-            results
-                .push(self.slots.set(slot, empty, 0).map_err(|e| fail("clear the interface index of", &e)));
-        }
+        let mut results = vec![self.clear(port, &old)];
         if let Some(link) = self.links.remove(&port) {
             let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail("find the program for", &e))?;
             results.push(program.detach(link).map_err(|e| fail("detach the XDP program from", &e)));
         }
         let zero = (0..self.cpus()).map(|_| Raw(abi::Counters::zeroed())).collect::<Vec<_>>();
         if let Ok(zero) = aya::maps::PerCpuValues::try_from(zero) {
-            results.push(self.counters.set(place, zero, 0).map_err(|e| fail("clear the counters of", &e)));
+            results.push(
+                self.counters.set(u32::from(port.0), zero, 0).map_err(|e| fail("clear the counters of", &e)),
+            );
         }
-        self.installed.ports.remove(&port);
         results.into_iter().collect()
     }
 
@@ -200,8 +242,8 @@ impl Kernel {
     ) -> Result<(), DataplaneError> {
         let BridgeTimes { refresh_s, ageing_s } = times;
         let value = abi::Bridge { lease_s, refresh_s, ageing_s, reserved: 0 };
-        self.bridges
-            .set(u32::from(bridge.0), Raw(value), 0)
+        self.brake
+            .write(bridge, value)
             .map_err(|e| DataplaneError::new("write the lease of", format!("bridge {}", bridge.0), &e))
     }
 }
@@ -214,18 +256,22 @@ impl Dataplane for Kernel {
     fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
         match op {
             Op::Suspend(bridge) => {
+                self.write_lease(*bridge, 0, BridgeTimes { refresh_s: 0, ageing_s: 0 })?;
                 self.installed.active.remove(bridge);
-                self.write_lease(*bridge, 0, BridgeTimes { refresh_s: 0, ageing_s: 0 })
+                Ok(())
             }
-            Op::Drain => drain().map_err(|e| DataplaneError::new("wait for", "the running programs", &e)),
+            Op::Drain => {
+                drain();
+                Ok(())
+            }
             Op::Remove(port) => self.remove(*port),
-            Op::Flush(port) => {
+            Op::Flush(ports) => {
                 for (key, entry) in self.stations()? {
-                    if entry.port == port.0 {
+                    if ports.contains(&PortNo(entry.port)) {
                         self.set_station(&key, None)?;
                     }
                 }
-                self.recount(*port, 0)
+                ports.iter().try_for_each(|port| self.recount(*port, 0))
             }
             Op::Install(port, new) => self.install(*port, new),
             Op::Activate(bridge, times) => {
@@ -238,7 +284,9 @@ impl Dataplane for Kernel {
 
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
         let active = self.installed.active.clone();
-        active.into_iter().try_for_each(|(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times))
+        // One that fails is no reason to let the others run out.
+        let renew = |(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times);
+        active.into_iter().map(renew).fold(Ok(()), Result::and)
     }
 
     fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
@@ -296,11 +344,23 @@ impl Dataplane for Kernel {
     }
 }
 
+/// The kernel's ticks. Its coarse clocks advance by one at a time (`KTIME_LOW_RES`, Linux `kernel/time/posix-timers.c`).
+fn ticks() -> Ticks {
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    match u32::try_from(tick.tv_nsec) {
+        Ok(ns @ 1..) if tick.tv_sec == 0 => Ticks::new((1_000_000_000 + ns / 2) / ns),
+        _ => Ticks::UNUSED,
+    }
+}
+
 /// Waits for a grace period of the kernel's RCU, within which every running program ends.
 ///
-/// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), and XDP programs run inside it.
-fn drain() -> std::io::Result<()> {
-    rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global).map_err(Into::into)
+/// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), and XDP programs run inside it. A kernel
+/// with `nohz_full` refuses it, and a sandbox may; a program runs for microseconds then too.
+fn drain() {
+    if rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global).is_err() {
+        std::thread::sleep(DRAIN);
+    }
 }
 
 fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
@@ -336,5 +396,5 @@ fn map<M: TryFrom<aya::maps::Map, Error = MapError>>(
 fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let text = DataplaneError::new("", "", error).cause;
     let denied = text.contains("os error 1)") || text.contains("os error 13)");
-    if denied { format!("{text}; CAP_BPF and CAP_NET_ADMIN are needed (run as root)") } else { text }
+    if denied { format!("{text}; run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN") } else { text }
 }

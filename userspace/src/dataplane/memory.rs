@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytemuck::Zeroable as _;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
-use super::{BridgeNo, Dataplane, DataplaneError, Installed, LEASE_S, Op, PortNo};
+use super::{BridgeNo, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo};
 
 /// State that the kernel would have.
 #[derive(Default, Debug)]
@@ -34,16 +34,27 @@ impl Dataplane for Memory {
             }
             Op::Drain => {}
             Op::Remove(port) => {
-                installed.ports.remove(port);
+                if let Some(old) = installed.ports.remove(port) {
+                    let bridge = BridgeNo(old.rules.bridge);
+                    assert!(!installed.active.contains_key(&bridge), "{op:?} on an active bridge");
+                }
             }
-            Op::Flush(port) => stations.retain(|_, entry| entry.port != port.0),
+            Op::Flush(ports) => stations.retain(|_, entry| !ports.contains(&PortNo(entry.port))),
             Op::Install(port, new) => {
                 if vanished.contains(&new.ifindex) {
                     let cause = std::io::Error::from_raw_os_error(19);
                     return Err(DataplaneError::new("attach to", &new.device, &cause));
                 }
-                let bridge = BridgeNo(new.rules.bridge);
-                assert!(!installed.active.contains_key(&bridge), "{op:?} on an active bridge");
+                if let Some(old) = installed.ports.get(port) {
+                    let active =
+                        |port: &InstalledPort| installed.active.contains_key(&BridgeNo(port.rules.bridge));
+                    assert!(!active(old) && !active(new), "{op:?} on an active bridge");
+                    assert_eq!(old.ifindex, new.ifindex, "{op:?} without removing the other device");
+                }
+                assert!(
+                    stations.values().all(|entry| entry.port != port.0 || installed.ports.contains_key(port)),
+                    "{op:?} in a place with stations of another"
+                );
                 installed.ports.insert(*port, new.clone());
             }
             Op::Activate(bridge, times) => {

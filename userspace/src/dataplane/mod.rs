@@ -4,15 +4,17 @@
 //! agent. Both keep an [`Installed`], which is what [`crate::plan`] compares the desired state with. Every [`Op`] can
 //! be repeated: deleting what is absent is success.
 
+mod brake;
 mod kernel;
 mod memory;
 mod pod;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
+pub use brake::Brake;
 pub use kernel::{Kernel, Options};
 pub use memory::Memory;
 
@@ -66,9 +68,9 @@ pub enum Op {
     Drain,
     /// Take a port out: its program, its rules, its place as a destination.
     Remove(PortNo),
-    /// Forget the stations on a port.
-    Flush(PortNo),
-    /// Put a port in, or change its rules. Only while its bridge is suspended.
+    /// Forget the stations on these ports.
+    Flush(BTreeSet<PortNo>),
+    /// Put a port in, or change its rules; the latter only while its bridge is suspended.
     Install(PortNo, InstalledPort),
     /// Let a bridge switch by itself.
     Activate(BridgeNo, BridgeTimes),
@@ -92,7 +94,10 @@ impl DataplaneError {
         let mut text = cause.to_string();
         let mut source = cause.source();
         while let Some(inner) = source {
-            text = format!("{text}: {inner}");
+            let inner_text = inner.to_string();
+            if !text.ends_with(&inner_text) {
+                text = format!("{text}: {inner_text}");
+            }
             source = inner.source();
         }
         Self { operation, object: object.to_string(), cause: text }

@@ -12,33 +12,27 @@ const AGEING_S: (u32, u32, u32) = (300, 15, 3600);
 const TABLE_SIZE: (u32, u32, u32) = (8192, 10, 1_000_000);
 
 /// The first setting that is not on the allow-list, as a sentence.
-pub(super) fn gate(
-    world: &World<'_>,
-    host: &OpenVSwitchRow,
-    uuid: Uuid,
-    row: &BridgeRow,
-    facts: Option<&BridgeFacts>,
-) -> Option<String> {
+pub(super) fn gate(world: &World<'_>, host: &OpenVSwitchRow, uuid: Uuid, row: &BridgeRow) -> Option<String> {
     if !world.selected.is_empty() && !world.selected.contains(&row.name) {
         return Some("it is not among the bridges named with --bridge".to_owned());
     }
-    host_gate(host)
-        .or_else(|| settings_gate(world, uuid, row))
-        .or_else(|| in_band_gate(world, host, row))
-        .or_else(|| flow_gate(facts))
+    host_gate(host).or_else(|| settings_gate(world, uuid, row)).or_else(|| in_band_gate(world, host, row))
 }
 
 fn host_gate(host: &OpenVSwitchRow) -> Option<String> {
     let set = |key: &str| host.other_config.get(key).is_some_and(|value| value == "true");
-    if set("flow-restore-wait") {
-        return Some(
-            "Open_vSwitch other_config:flow-restore-wait is set: ovs-vswitchd is not switching".to_owned(),
-        );
-    }
-    if set("hw-offload") {
-        return Some("Open_vSwitch other_config:hw-offload is set: flows may be in hardware".to_owned());
-    }
-    None
+    [
+        ("flow-restore-wait", "ovs-vswitchd does not switch", ""),
+        ("hw-offload", "flows may be in hardware", ", with a restart of ovs-vswitchd,"),
+    ]
+    .into_iter()
+    .find(|(key, _, _)| set(key))
+    .map(|(key, why, and)| {
+        format!(
+            "Open_vSwitch other_config:{key} is set, so {why}; `ovs-vsctl remove open_vswitch . other_config {key}`{and} \
+             ends that"
+        )
+    })
 }
 
 fn settings_gate(world: &World<'_>, uuid: Uuid, row: &BridgeRow) -> Option<String> {
@@ -53,21 +47,47 @@ fn settings_gate(world: &World<'_>, uuid: Uuid, row: &BridgeRow) -> Option<Strin
             row.name
         ));
     }
-    if !row.controller.is_empty() {
-        return Some("an OpenFlow controller decides about its flows (Bridge.controller)".to_owned());
-    }
-    let sampled = world.rows.flow_sample_collector_sets.values().any(|set| set.bridge == Some(uuid));
+    let mut sets = world.rows.flow_sample_collector_sets.iter();
+    let sampled = sets.find(|(_, set)| set.bridge == Some(uuid)).map(|(set, _)| set.to_string());
+    let name = &row.name;
+    let clear = |column: &str| format!("clear bridge {name} {column}");
     [
-        (!row.flow_tables.is_empty(), "it has flow table settings (Bridge.flow_tables)"),
-        (row.stp_enable, "spanning tree decides about its ports (Bridge.stp_enable)"),
-        (row.rstp_enable, "rapid spanning tree decides about its ports (Bridge.rstp_enable)"),
-        (row.netflow.is_some(), "NetFlow accounts for its traffic (Bridge.netflow)"),
-        (row.sflow.is_some(), "sFlow samples its traffic (Bridge.sflow)"),
-        (row.ipfix.is_some() || sampled, "IPFIX samples its traffic (Bridge.ipfix)"),
-        (row.auto_attach.is_some(), "auto-attach may change its VLANs (Bridge.auto_attach)"),
+        (
+            !row.controller.is_empty(),
+            "an OpenFlow controller decides about its flows (Bridge.controller)",
+            format!("del-controller {name}"),
+        ),
+        (
+            !row.flow_tables.is_empty(),
+            "it has flow table settings (Bridge.flow_tables)",
+            clear("flow_tables"),
+        ),
+        (
+            row.stp_enable,
+            "spanning tree decides about its ports (Bridge.stp_enable)",
+            format!("set bridge {name} stp_enable=false"),
+        ),
+        (
+            row.rstp_enable,
+            "rapid spanning tree decides about its ports (Bridge.rstp_enable)",
+            format!("set bridge {name} rstp_enable=false"),
+        ),
+        (row.netflow.is_some(), "NetFlow accounts for its traffic (Bridge.netflow)", clear("netflow")),
+        (row.sflow.is_some(), "sFlow samples its traffic (Bridge.sflow)", clear("sflow")),
+        (row.ipfix.is_some(), "IPFIX samples its traffic (Bridge.ipfix)", clear("ipfix")),
+        (
+            sampled.is_some(),
+            "IPFIX may sample its traffic (Flow_Sample_Collector_Set)",
+            format!("destroy flow_sample_collector_set {}", sampled.unwrap_or_default()),
+        ),
+        (
+            row.auto_attach.is_some(),
+            "auto-attach may change its VLANs (Bridge.auto_attach)",
+            clear("auto_attach"),
+        ),
     ]
     .into_iter()
-    .find_map(|(set, reason)| set.then(|| reason.to_owned()))
+    .find_map(|(set, reason, way_out)| set.then(|| format!("{reason}; `ovs-vsctl {way_out}` ends that")))
 }
 
 /// A remote manager that is not out of band puts hidden flows into every bridge (OVS `connmgr.c`, `in-band.c`).
@@ -91,8 +111,9 @@ fn in_band(manager: &ManagerRow) -> bool {
     remote.is_some_and(|host| !host.starts_with("127.") && !host.starts_with("[::1]")) && !out_of_band
 }
 
-fn flow_gate(facts: Option<&BridgeFacts>) -> Option<String> {
-    match &facts?.flow_table {
+/// What its flows have against it.
+pub(super) fn flow_gate(facts: &BridgeFacts) -> Option<String> {
+    match &facts.flow_table {
         FlowTable::NormalOnly => None,
         FlowTable::Empty => Some("it has no OpenFlow flow at all and drops everything".to_owned()),
         FlowTable::Other { first, count } => Some(format!(

@@ -57,6 +57,8 @@ pub struct DesiredBridge {
     pub datapath: String,
     /// Why none of it is accelerated.
     pub reason: Option<String>,
+    /// Its settings are fine, so its flows are worth asking for.
+    pub eligible: bool,
     /// Refresh and ageing.
     pub times: BridgeTimes,
     /// `mac-table-size`: the most stations that Open vSwitch keeps.
@@ -87,29 +89,43 @@ pub struct DesiredPort {
 /// Compiles the bridges of the database, in the order of their names.
 pub fn compile(world: &World<'_>) -> Vec<DesiredBridge> {
     let Some(host) = &world.rows.open_vswitch else { return Vec::new() };
+    let devices: Devices<'_> = world.links.values().map(|link| (link.name.as_str(), link.as_ref())).collect();
     let mut bridges: Vec<_> = host
         .bridges
         .iter()
-        .filter_map(|uuid| world.rows.bridges.get(uuid).map(|row| compile_bridge(world, host, *uuid, row)))
+        .filter_map(|uuid| {
+            world.rows.bridges.get(uuid).map(|row| compile_bridge(world, &devices, host, *uuid, row))
+        })
         .collect();
     bridges.sort_by(|a, b| a.name.cmp(&b.name));
     bridges
 }
 
-fn compile_bridge(world: &World<'_>, host: &OpenVSwitchRow, uuid: Uuid, row: &BridgeRow) -> DesiredBridge {
+/// The kernel's devices by name.
+type Devices<'w> = BTreeMap<&'w str, &'w Link>;
+
+fn compile_bridge(
+    world: &World<'_>,
+    devices: &Devices<'_>,
+    host: &OpenVSwitchRow,
+    uuid: Uuid,
+    row: &BridgeRow,
+) -> DesiredBridge {
+    let gate = bridge::gate(world, host, uuid, row);
     let facts = world.facts.get(&row.name);
     let table_size = bridge::table_size(row);
     let mut ports: Vec<_> = row
         .ports
         .iter()
         .filter_map(|port| world.rows.ports.get(port))
-        .map(|port| compile_port(world, row, port, facts, table_size))
+        .map(|port| compile_port(world, devices, row, port, facts, table_size))
         .collect();
     ports.sort_by(|a, b| a.name.cmp(&b.name));
     DesiredBridge {
         name: row.name.clone(),
         datapath: if row.datapath_type.is_empty() { "system".to_owned() } else { row.datapath_type.clone() },
-        reason: bridge::gate(world, host, uuid, row, facts),
+        eligible: gate.is_none(),
+        reason: gate.or_else(|| bridge::flow_gate(facts?)),
         times: bridge::times(row),
         table_size,
         ports,
@@ -118,6 +134,7 @@ fn compile_bridge(world: &World<'_>, host: &OpenVSwitchRow, uuid: Uuid, row: &Br
 
 fn compile_port(
     world: &World<'_>,
+    devices: &Devices<'_>,
     bridge: &BridgeRow,
     row: &PortRow,
     facts: Option<&BridgeFacts>,
@@ -132,10 +149,10 @@ fn compile_port(
     };
     let ofport =
         single.and_then(|interface| interface.ofport).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
-    let link = single.and_then(|interface| world.links.values().find(|link| link.name == interface.name));
+    let link = single.and_then(|interface| devices.get(interface.name.as_str()).copied());
     let flags = ofport.and_then(|ofport| facts?.port_flags.get(&ofport));
     let gate = match single {
-        Some(interface) => port::gate(world, bridge, row, interface, link.map(Arc::as_ref), flags),
+        Some(interface) => port::gate(world, bridge, row, interface, link, flags),
         None => Some(format!("it is a bond of {} interfaces", interfaces.len())),
     };
     let not_a_target = link.and_then(|link| link.can_be_redirected_to().err());
@@ -152,7 +169,7 @@ fn compile_port(
         ifindex: link.map(|link| link.ifindex),
         ofport,
         vlan,
-        wants_tags_in_frame: rules.is_ok() && link.is_some_and(|link| port::hides_tags(link)),
+        wants_tags_in_frame: rules.is_ok() && link.is_some_and(port::hides_tags),
         not_a_target: if rules.is_ok() { not_a_target } else { None },
         rules: match (rules, link) {
             (Ok(_), Some(link)) if port::hides_tags(link) => {
@@ -161,11 +178,6 @@ fn compile_port(
             (rules, _) => rules,
         },
     }
-}
-
-/// Whether a device's driver takes tags off received frames, and can be told not to.
-pub fn hides_tags(link: &Link) -> bool {
-    port::hides_tags(link)
 }
 
 #[cfg(test)]

@@ -41,18 +41,34 @@ fn settings_gate(row: &PortRow, interface: &InterfaceRow) -> Option<String> {
     let enabled = |map: &std::collections::BTreeMap<String, String>, key: &str| {
         map.get(key).is_some_and(|value| value == "true")
     };
-    let policed = interface.ingress_policing_rate > 0 || interface.ingress_policing_kpkts_rate > 0;
+    let (port, device) = (&row.name, &interface.name);
+    let clear = |column: &str| format!("clear port {port} {column}");
+    let clear_interface = |column: &str| format!("clear interface {device} {column}");
+    let zero = |column: &str| format!("set interface {device} {column}=0");
     [
-        (row.bond_fake_iface, "it has a fake bond interface (Port.bond_fake_iface)"),
-        (row.lacp.as_deref().is_some_and(|lacp| lacp != "off"), "it speaks LACP (Port.lacp)"),
-        (row.qos.is_some(), "QoS shapes its traffic (Port.qos)"),
-        (policed, "ingress policing limits its traffic (Interface.ingress_policing_rate)"),
-        (enabled(&interface.bfd, "enable"), "it runs BFD (Interface.bfd)"),
-        (interface.cfm_mpid.is_some(), "it runs CFM (Interface.cfm_mpid)"),
-        (enabled(&interface.lldp, "enable"), "it speaks LLDP (Interface.lldp)"),
+        (
+            row.bond_fake_iface,
+            "it has a fake bond interface (Port.bond_fake_iface)",
+            clear("bond_fake_iface"),
+        ),
+        (row.lacp.as_deref().is_some_and(|lacp| lacp != "off"), "it speaks LACP (Port.lacp)", clear("lacp")),
+        (row.qos.is_some(), "QoS shapes its traffic (Port.qos)", clear("qos")),
+        (
+            interface.ingress_policing_rate > 0,
+            "ingress policing limits its traffic (Interface.ingress_policing_rate)",
+            zero("ingress_policing_rate"),
+        ),
+        (
+            interface.ingress_policing_kpkts_rate > 0,
+            "ingress policing limits its traffic (Interface.ingress_policing_kpkts_rate)",
+            zero("ingress_policing_kpkts_rate"),
+        ),
+        (enabled(&interface.bfd, "enable"), "it runs BFD (Interface.bfd)", clear_interface("bfd")),
+        (interface.cfm_mpid.is_some(), "it runs CFM (Interface.cfm_mpid)", clear_interface("cfm_mpid")),
+        (enabled(&interface.lldp, "enable"), "it speaks LLDP (Interface.lldp)", clear_interface("lldp")),
     ]
     .into_iter()
-    .find_map(|(set, reason)| set.then(|| reason.to_owned()))
+    .find_map(|(set, reason, way_out)| set.then(|| format!("{reason}; `ovs-vsctl {way_out}` ends that")))
     .or_else(|| match interface.external_ids.get(HOOK).map(String::as_str) {
         None | Some("xdp") => None,
         Some("none") => Some(format!("external_ids:{HOOK}=none is set on its interface")),
@@ -61,9 +77,14 @@ fn settings_gate(row: &PortRow, interface: &InterfaceRow) -> Option<String> {
 }
 
 fn flags_gate(flags: &PortFlags) -> Option<String> {
-    [(flags.no_receive, "no-receive"), (flags.no_forward, "no-forward"), (flags.no_flood, "no-flood")]
-        .into_iter()
-        .find_map(|(set, name)| set.then(|| format!("its OpenFlow port has the flag {name}")))
+    [(flags.no_receive, "receive"), (flags.no_forward, "forward"), (flags.no_flood, "flood")].into_iter().find_map(
+        |(set, flag)| {
+            set.then(|| {
+                let port = &flags.name;
+                format!("its OpenFlow port has the flag no-{flag}; `ovs-ofctl mod-port BRIDGE {port} {flag}` clears it")
+            })
+        },
+    )
 }
 
 /// Whether Open vSwitch really has the device, and this very one.
@@ -142,7 +163,8 @@ pub(super) fn complete(
             | flag(row.protected, abi::PORT_PROTECTED)
             | flag(target, abi::PORT_TARGET)
             | flag(!matches!(link.kind, LinkKind::Physical { .. }), abi::PORT_PARTIAL_CHECKSUMS)
-            | flag(!excluded.is_empty(), abi::PORT_HAS_EXCLUDED),
+            | flag(!excluded.is_empty(), abi::PORT_HAS_EXCLUDED)
+            | flag(bridge.datapath_type == "netdev", abi::PORT_LEAVES_DEI),
         mtu: link.mtu,
         excluded,
         ..rules

@@ -43,7 +43,7 @@ impl PrivateOvs {
     /// Starts a server with an empty database, and nothing else.
     pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("tl").tempdir_in("/tmp").unwrap();
-        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        let schema = share().join("openvswitch/vswitch.ovsschema");
         run(command("ovsdb-tool", dir.path()).arg("create").arg(dir.path().join("conf.db")).arg(schema));
         let server = spawn_server(dir.path());
         let ovs = Self { dir, server, vswitchd: None };
@@ -55,6 +55,12 @@ impl PrivateOvs {
     /// What ovs-vswitchd has logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("vswitchd.log")).unwrap()
+    }
+
+    /// The log as soon as it has this text: ovs-vswitchd writes it a little later.
+    pub(crate) fn log_with(&self, text: &str) -> String {
+        wait_until(text, || self.log().contains(text));
+        self.log()
     }
 
     pub(crate) fn rundir(&self) -> &Path {
@@ -119,10 +125,20 @@ fn spawn_server(dir: &Path) -> Daemon {
     server
 }
 
+/// Where another version's programs are, as `cargo xtask ovs` lays them out; else it is the installed ones.
+fn programs() -> Option<PathBuf> {
+    std::env::var_os("TRUNKLINE_OVS_BIN").map(PathBuf::from)
+}
+
+fn share() -> PathBuf {
+    programs().map_or_else(|| PathBuf::from("/usr/share"), |programs| programs.join("../root/usr/share"))
+}
+
 fn command(program: &str, dir: &Path) -> Command {
     let mut command = Command::new(program);
+    let fetched = programs().map(|programs| format!("{}:", programs.display())).unwrap_or_default();
     let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/lib/openvswitch-switch"));
+    command.env("PATH", format!("{fetched}{path}:/usr/sbin:/sbin:/usr/lib/openvswitch-switch"));
     for variable in ["OVS_RUNDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVS_LOGDIR"] {
         command.env(variable, dir);
     }

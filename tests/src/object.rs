@@ -1,17 +1,18 @@
-//! ELF objects of XDP programs put together by hand: no compiler is needed to test and measure with them.
+//! BPF objects put together by hand: no compiler is needed to test with them.
 
-/// An object with one XDP program, `name`, of these instructions.
-pub fn xdp_object(name: &str, code: &[u8]) -> Vec<u8> {
-    let names = [b"\0xdp\0license\0.symtab\0.strtab\0", name.as_bytes(), &[0]].concat();
-    let (xdp, license, symtab, strtab, program) = (1, 5, 13, 21, 29);
+/// An ELF object with one program of `code` in a section of this name.
+pub fn object(section: &str, program: &str, code: &[u8]) -> Vec<u8> {
+    let names = format!("\0license\0.symtab\0.strtab\0{section}\0{program}\0");
+    let (license, symtab, strtab, own) = (1, 9, 17, 25);
+    let symbol = own + section.len() as u32 + 1;
     // The null symbol, then the program: a global function, the whole of section 1.
     let mut symbols = vec![0; 24];
-    symbols.extend(u32_le(program));
+    symbols.extend(u32_le(symbol));
     symbols.extend([0x12, 0, 1, 0]);
     symbols.extend([u64_le(0), u64_le(code.len() as u64)].concat());
 
     let header_len = 64_u64;
-    let parts: [&[u8]; 4] = [code, b"GPL\0", &symbols, &names];
+    let parts: [&[u8]; 4] = [code, b"GPL\0", &symbols, names.as_bytes()];
     let mut offset = header_len;
     let offsets = parts.map(|part| {
         let start = offset;
@@ -20,7 +21,7 @@ pub fn xdp_object(name: &str, code: &[u8]) -> Vec<u8> {
     });
     // Name, type, flags, link, info, alignment, entry size; elf(5) for the numbers.
     let sections = [
-        (xdp, 1_u32, 6_u64, 0, 0, 8_u64, 0_u64),
+        (own, 1_u32, 6_u64, 0, 0, 8_u64, 0_u64),
         (license, 1, 2, 0, 0, 1, 0),
         (symtab, 2, 0, 4, 1, 8, 24),
         (strtab, 3, 0, 0, 0, 1, 0),

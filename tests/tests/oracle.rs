@@ -1,0 +1,119 @@
+//! Open vSwitch as the judge: random bridges, FDBs and frames, put to the switching core, to the loaded program (where
+//! there are privileges for BPF) and to `ofproto/trace` of several versions.
+//!
+//! `TRUNKLINE_CASES` is the number of frames for each version, `TRUNKLINE_SEED` repeats a run. A difference is shrunk
+//! and written to `tests/cases/`, where every later run finds it; give the file a name and say what it shows.
+
+use std::cell::RefCell;
+use std::fmt::Debug;
+use std::io::Write as _;
+use std::str::FromStr;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use trunkline::dataplane::{Kernel, Options};
+use trunkline_tests::cases::{Case, DummyOvs, FRAMES, FastPath, OvsBinaries, Tally, any_case, judge};
+
+const DEFAULT_FRAMES: u64 = 5000;
+
+#[test]
+fn ovs_3_1_agrees() {
+    agrees("ovs_3_1_agrees", "3.1");
+}
+
+#[test]
+fn ovs_3_5_agrees() {
+    agrees("ovs_3_5_agrees", "3.5");
+}
+
+#[test]
+fn ovs_4_0_agrees() {
+    agrees("ovs_4_0_agrees", "4.0");
+}
+
+/// Past libtest, which keeps what a passing test prints.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn setting<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error:?}")))
+}
+
+fn agrees(test: &str, version: &str) {
+    let binaries = match OvsBinaries::find(version) {
+        Ok(binaries) => binaries,
+        Err(reason) => return say(&format!("skipped: {test}: {reason}")),
+    };
+    let kernel = Kernel::load(Options { stations: 1024, log: false });
+    let program = if kernel.is_ok() { "core and program" } else { "core" };
+    let mut fast_path = FastPath::new(kernel.ok());
+    let mut ovs = DummyOvs::start(&binaries);
+    for (name, case) in Case::recorded() {
+        if let Err(difference) = judge(&case, &mut fast_path, &mut ovs) {
+            panic!("recorded case {name}, Open vSwitch {}: {difference}", binaries.version());
+        }
+    }
+    let seed = setting("TRUNKLINE_SEED").unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    });
+    let wanted = setting("TRUNKLINE_CASES").unwrap_or(DEFAULT_FRAMES);
+    let started = Instant::now();
+    let tally = run_random(seed, wanted, &mut fast_path, &mut ovs, &binaries);
+    say(&format!(
+        "oracle: Open vSwitch {} agrees with {program} on {} frames in {:.1} s (TRUNKLINE_SEED={seed}): {tally}",
+        binaries.version(),
+        tally.frames(),
+        started.elapsed().as_secs_f32(),
+    ));
+    for label in
+        ["keep", "push", "pop", "replace", "vlan_not_admitted", "same_port", "protected", "new_source"]
+    {
+        assert!(
+            tally.of(label) > wanted / 1000,
+            "the frames are of all kinds, not {} times {label}",
+            tally.of(label)
+        );
+    }
+}
+
+fn run_random(
+    seed: u64,
+    wanted: u64,
+    fast_path: &mut FastPath,
+    ovs: &mut DummyOvs,
+    binaries: &OvsBinaries,
+) -> Tally {
+    let mut octets = [0; 32];
+    octets[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &octets);
+    let config = ProptestConfig {
+        cases: u32::try_from(wanted.div_ceil(FRAMES as u64)).expect("not so many"),
+        failure_persistence: None,
+        // A step takes some 50 ms, and `Case::shrink` does the rest.
+        max_shrink_iters: 100,
+        ..Default::default()
+    };
+    let judges = RefCell::new((fast_path, ovs));
+    let tally = RefCell::new(Tally::default());
+    let result = TestRunner::new_with_rng(config, rng).run(&any_case(), |case| {
+        let (fast_path, ovs) = &mut *judges.borrow_mut();
+        tally.borrow_mut().add(&judge(&case, fast_path, ovs).map_err(TestCaseError::fail)?);
+        Ok(())
+    });
+    match result {
+        Ok(()) => {}
+        Err(TestError::Fail(_, case)) => {
+            let (fast_path, ovs) = &mut *judges.borrow_mut();
+            let case = case.shrink(|case| judge(case, fast_path, ovs).is_err());
+            let difference = judge(&case, fast_path, ovs).expect_err("it is a failing case");
+            let file = case.record(&format!("difference-{seed}")).display().to_string();
+            let version = binaries.version();
+            panic!("Open vSwitch {version} differs; TRUNKLINE_SEED={seed}, recorded as {file}: {difference}");
+        }
+        Err(error) => panic!("TRUNKLINE_SEED={seed}: {error}"),
+    }
+    tally.into_inner()
+}

@@ -1,0 +1,339 @@
+//! The agent's state: from events to a switching fast path.
+//!
+//! No I/O happens here but through the [`Dataplane`]; what has to be asked or done elsewhere is returned as
+//! [`Effect`]s. Every event that changes something ends in [`Agent::refresh`], which compiles the desired state anew,
+//! compares it with what is installed and takes the steps between. A bridge whose applied configuration, flows or
+//! stations are not certain at this moment is *held*: its ports stay as they are, and all its frames go to Open
+//! vSwitch. A bridge that was suspended, for whatever reason, switches again only after ovs-vswitchd has been asked
+//! for its flows and stations anew.
+
+mod offload;
+mod refresh;
+mod stations;
+mod watched;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tracing::{debug, info, warn};
+
+use crate::applied::{Applied, Next};
+use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Installed, PortNo};
+use crate::desired::{DesiredBridge, DesiredPort};
+use crate::event::{Effect, Event, HostFacts, Poll, Probe};
+use crate::links::{LinkEvent, Links};
+use crate::openflow::OpenFlowEvent;
+use crate::ovsdb::OvsdbEvent;
+use crate::plan::{Numbers, plan};
+
+use offload::Offload;
+use watched::{Known, Watched};
+
+/// A port on which a step failed is tried again after so many seconds, or when its device changes.
+const RETRY_S: u32 = 10;
+
+/// The state of the agent.
+pub struct Agent<D> {
+    pub(crate) dataplane: D,
+    selected: Vec<String>,
+    our_program: Option<u32>,
+    pub(crate) applied: Applied,
+    /// Whether the database is connected and read, or why not.
+    pub(crate) database: Result<(), String>,
+    pub(crate) ovs_version: Option<String>,
+    links: Arc<Links>,
+    links_trouble: Option<String>,
+    host: HostFacts,
+    watched: BTreeMap<String, Watched>,
+    /// Questions asked so far: each has its number, so that no answer is taken for another's.
+    questions: u64,
+    followed: Vec<String>,
+    numbers: Numbers,
+    failed: BTreeMap<u32, Failure>,
+    /// Of the devices of installed ports, when the program was put on them.
+    incarnations: BTreeMap<PortNo, u32>,
+    offloads: BTreeMap<u32, Offload>,
+    pub(crate) desired: Vec<DesiredBridge>,
+    effects: Vec<Effect>,
+    now_s: u32,
+    swept_s: u32,
+}
+
+/// A device on which the program could not be put.
+#[derive(Debug)]
+struct Failure {
+    incarnation: u32,
+    cause: String,
+    retry_s: u32,
+}
+
+impl<D: Dataplane> Agent<D> {
+    /// An agent that knows nothing yet. `selected` are the bridges to accelerate, none for all.
+    pub fn new(dataplane: D, selected: Vec<String>, our_program: Option<u32>) -> Self {
+        Self {
+            dataplane,
+            selected,
+            our_program,
+            applied: Applied::default(),
+            database: Err("not connected yet".to_owned()),
+            ovs_version: None,
+            links: Arc::default(),
+            links_trouble: Some("not read yet".to_owned()),
+            host: HostFacts { vswitchd_pid: None, vlan_devices_possible: true },
+            watched: BTreeMap::new(),
+            questions: 0,
+            followed: Vec::new(),
+            numbers: Numbers::default(),
+            failed: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
+            offloads: BTreeMap::new(),
+            desired: Vec::new(),
+            effects: Vec::new(),
+            now_s: 0,
+            swept_s: 0,
+        }
+    }
+
+    /// Takes one event, at a time in seconds of the monotonic clock, and returns what has to be done outside.
+    pub fn handle(&mut self, event: Event, now_s: u32) -> Vec<Effect> {
+        self.now_s = now_s;
+        let changed = match event {
+            Event::Ovsdb(event) => self.on_ovsdb(event),
+            Event::Links(event) => self.on_links(event),
+            Event::OpenFlow(event) => self.on_openflow(event),
+            Event::Probed { bridge, question, answer } => self.on_probed(&bridge, question, answer),
+            Event::Polled { bridge, question, answer } => self.on_polled(&bridge, question, answer),
+            Event::Settled(token) => {
+                let next = self.applied.settled(token);
+                self.settle(next);
+                true
+            }
+            Event::OffloadRefused { ifindex, cause } => self.on_offload_refused(ifindex, cause),
+            Event::Tick(host) => self.on_tick(host),
+        };
+        if changed {
+            self.refresh();
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Gives every port back to Open vSwitch. Tries everything; returns all failures, and what is left to do outside.
+    pub fn give_back(&mut self) -> (Vec<DataplaneError>, Vec<Effect>) {
+        let steps = plan(self.dataplane.installed(), &Installed::default());
+        let failures = steps.iter().filter_map(|op| self.dataplane.apply(op, self.now_s).err()).collect();
+        self.desired.clear();
+        self.switch_offloads();
+        (failures, std::mem::take(&mut self.effects))
+    }
+
+    /// Prolongs the leases of the active bridges.
+    pub fn renew(&mut self) {
+        if let Err(error) = self.dataplane.renew(self.now_s) {
+            warn!(%error, "the lease of the fast path was not prolonged");
+        }
+    }
+
+    fn on_ovsdb(&mut self, event: OvsdbEvent) -> bool {
+        match event {
+            // What is known may be long out of date; the complete state follows.
+            OvsdbEvent::Connected => self.database = Err("it is being read".to_owned()),
+            OvsdbEvent::Disconnected { cause } => {
+                warn!(cause, "the database is out of reach: Open vSwitch has all frames");
+                self.database = Err(cause);
+            }
+            OvsdbEvent::Changed(rows) => {
+                if self.database.is_err() {
+                    info!("the database is connected");
+                }
+                self.database = Ok(());
+                let names: BTreeSet<String> = rows.bridges.values().map(|row| row.name.clone()).collect();
+                self.watched.retain(|name, _| names.contains(name));
+                for name in names {
+                    self.watched.entry(name).or_default();
+                }
+                let next = self.applied.update(rows);
+                self.settle(next);
+            }
+        }
+        true
+    }
+
+    fn settle(&mut self, next: Next) {
+        if let Next::Settle(token) = next {
+            self.effects.push(Effect::Settle(token));
+        }
+    }
+
+    fn on_links(&mut self, event: LinkEvent) -> bool {
+        match event {
+            LinkEvent::Snapshot(links) => {
+                self.links_trouble = None;
+                self.failed.retain(|ifindex, failure| {
+                    links.get(ifindex).is_some_and(|link| link.incarnation == failure.incarnation)
+                });
+                self.links = links;
+            }
+            LinkEvent::Failed { cause } => {
+                warn!(cause, "the kernel's devices cannot be followed: Open vSwitch has all frames");
+                self.links_trouble = Some(cause);
+            }
+        }
+        true
+    }
+
+    fn on_openflow(&mut self, event: OpenFlowEvent) -> bool {
+        let (OpenFlowEvent::Connected { bridge }
+        | OpenFlowEvent::FlowsChanged { bridge }
+        | OpenFlowEvent::PortFlags { bridge, .. }
+        | OpenFlowEvent::Disconnected { bridge, .. }) = &event;
+        let Some(watched) = self.watched.get_mut(bridge) else { return false };
+        match event {
+            OpenFlowEvent::Connected { .. } => watched.unfollow(),
+            OpenFlowEvent::FlowsChanged { .. } => watched.void(),
+            OpenFlowEvent::PortFlags { flags, .. } => watched.port_flags = Ok(flags),
+            OpenFlowEvent::Disconnected { bridge, cause } => {
+                // Most likely ovs-vswitchd ended; if not, its flags and flows may change unnoticed.
+                debug!(bridge, cause, "OpenFlow connection lost");
+                watched.unfollow();
+                watched.port_flags = Err(format!("its OpenFlow port flags cannot be read: {cause}"));
+            }
+        }
+        true
+    }
+
+    fn on_probed(&mut self, bridge: &str, question: u64, answer: Result<Probe, String>) -> bool {
+        let Some(watched) = self.watched.get_mut(bridge) else { return false };
+        if !watched.is_asked(question) {
+            return false;
+        }
+        match answer {
+            Ok(probe) => {
+                self.ovs_version = Some(probe.version.clone());
+                watched.answered(question, probe, self.now_s);
+            }
+            Err(cause) => {
+                if watched.trouble.as_ref() != Some(&cause) {
+                    warn!(bridge, cause, "Open vSwitch has all frames of the bridge");
+                }
+                watched.failed(cause, self.now_s);
+            }
+        }
+        true
+    }
+
+    /// Whether the answer changes more than stations.
+    fn on_polled(&mut self, bridge: &str, question: u64, answer: Result<Poll, String>) -> bool {
+        let Some(watched) = self.watched.get_mut(bridge) else { return false };
+        let Some(known) = watched.known_mut().filter(|known| known.question == question) else {
+            return false;
+        };
+        known.polling = false;
+        let Ok(Poll { flow_table, stats, stations }) = answer else {
+            watched.void();
+            return true;
+        };
+        known.stats = Some(stats);
+        if let Some(rows) = &stations
+            && let Err(error) = self.reconcile(bridge, rows)
+        {
+            warn!(%error, bridge, "Open vSwitch has all frames of the bridge");
+            if let Some(watched) = self.watched.get_mut(bridge) {
+                watched.failed(error.to_string(), self.now_s);
+            }
+            return true;
+        }
+        let known = self.watched.get_mut(bridge).and_then(Watched::known_mut);
+        match (known, flow_table) {
+            (Some(Known { flow_table: known, .. }), Some(flow_table)) if *known != flow_table => {
+                *known = flow_table;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn on_tick(&mut self, host: HostFacts) -> bool {
+        let replaced = match (self.host.vswitchd_pid, host.vswitchd_pid) {
+            (Some(before), Some(now)) => before != now,
+            _ => false,
+        };
+        if replaced {
+            info!(pid = host.vswitchd_pid, "ovs-vswitchd was restarted");
+            self.applied.restarted();
+            self.watched.values_mut().for_each(Watched::void);
+        } else {
+            self.applied.not_restarted();
+        }
+        self.host = HostFacts { vswitchd_pid: host.vswitchd_pid.or(self.host.vswitchd_pid), ..host };
+        self.renew();
+        self.failed.retain(|_, failure| failure.retry_s > self.now_s);
+        if self.now_s >= self.swept_s + stations::SWEEP_S {
+            self.swept_s = self.now_s;
+            self.sweep();
+        }
+        for (bridge, watched) in &mut self.watched {
+            self.effects.extend(watched.poll(bridge, self.now_s));
+        }
+        true
+    }
+
+    /// Why a bridge cannot be judged at this moment; `None` if it can.
+    pub(crate) fn hold(&self, bridge: &str) -> Option<String> {
+        self.doubt(bridge).or_else(|| match self.watched.get(bridge) {
+            Some(watched) => watched.hold(),
+            None => Some("it is new".to_owned()),
+        })
+    }
+
+    /// Why not even its configuration is certain.
+    fn doubt(&self, bridge: &str) -> Option<String> {
+        if let Err(cause) = &self.database {
+            return Some(format!("the database is out of reach: {cause}"));
+        }
+        if let Some(cause) = &self.links_trouble {
+            return Some(format!("the kernel's devices cannot be read: {cause}"));
+        }
+        self.applied.hold(bridge).map(str::to_owned)
+    }
+
+    /// The number of an accelerated port, by the names of its bridge and of itself.
+    pub(crate) fn installed_port(&self, bridge: &str, port: &DesiredPort) -> Option<PortNo> {
+        let (bridge, place) = (self.numbers.known_bridge(bridge)?, self.numbers.known_port(port.ifindex?)?);
+        let installed = self.dataplane.installed().ports.get(&place)?;
+        (installed.rules.bridge == bridge.0).then_some(place)
+    }
+
+    /// The number of a bridge.
+    pub(crate) fn bridge_no(&self, bridge: &str) -> Option<BridgeNo> {
+        self.numbers.known_bridge(bridge)
+    }
+
+    /// Whether a bridge switches by itself now.
+    pub(crate) fn is_active(&self, bridge: &str) -> bool {
+        let number = self.numbers.known_bridge(bridge);
+        number.is_some_and(|number| self.dataplane.installed().active.contains_key(&number))
+    }
+
+    /// The time of the last event, in seconds of the monotonic clock.
+    pub(crate) fn now_s(&self) -> u32 {
+        self.now_s
+    }
+
+    /// Whether everything that should be installed is.
+    pub(crate) fn is_settled(&self) -> bool {
+        let in_place = |bridge: &DesiredBridge| {
+            let pending = |port: &DesiredPort| port.wants_tags_in_frame && !self.is_refused(port);
+            bridge.reason.is_some()
+                || self.is_active(&bridge.name)
+                    && self.hold(&bridge.name).is_none()
+                    && !bridge.ports.iter().any(pending)
+        };
+        self.database.is_ok()
+            && self.links_trouble.is_none()
+            && self.failed.is_empty()
+            && self.desired.iter().all(in_place)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! From everything that is known to the steps that follow from it.
+
+use std::collections::BTreeSet;
+
+use tracing::{debug, warn};
+use trunkline_core::abi;
+
+use super::{Agent, Failure, RETRY_S};
+use crate::dataplane::{BridgeNo, Dataplane, Installed, InstalledPort, Op, PortNo};
+use crate::desired::{self, DesiredBridge, DesiredPort, World};
+use crate::event::Effect;
+use crate::ovsdb::Rows;
+use crate::plan::plan;
+
+/// What is to become of a bridge at this moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Something is not certain: its ports stay, and it does not switch.
+    Held,
+    /// It is Open vSwitch's.
+    GivenBack,
+    Switching,
+}
+
+impl<D: Dataplane> Agent<D> {
+    /// Compiles, compares, and takes the steps in between.
+    pub(super) fn refresh(&mut self) {
+        let Some(rows) = self.applied.latest().cloned() else { return };
+        self.desired = self.compile(&rows);
+        self.follow();
+        self.void_what_is_in_doubt();
+        let mut target = self.target();
+        // A bridge that has to be suspended for a change switches again only after it has been asked anew.
+        let interrupted: Vec<BridgeNo> = plan(self.dataplane.installed(), &target)
+            .into_iter()
+            .filter_map(|op| if let Op::Suspend(bridge) = op { Some(bridge) } else { None })
+            .filter(|bridge| target.active.contains_key(bridge))
+            .collect();
+        if !interrupted.is_empty() {
+            interrupted.into_iter().for_each(|bridge| self.void(bridge));
+            target = self.target();
+        }
+        self.carry_out(&plan(self.dataplane.installed(), &target));
+        self.numbers.retain(self.dataplane.installed());
+        self.switch_offloads();
+        self.ask();
+    }
+
+    fn compile(&self, rows: &Rows) -> Vec<DesiredBridge> {
+        let facts = self.watched.iter();
+        let facts = facts.filter_map(|(name, watched)| Some((name.clone(), watched.facts()?))).collect();
+        let mut desired = desired::compile(&World {
+            rows,
+            links: &self.links,
+            facts: &facts,
+            selected: &self.selected,
+            our_program: self.our_program,
+            vlan_devices_possible: self.host.vlan_devices_possible,
+        });
+        for port in desired.iter_mut().flat_map(|bridge| &mut bridge.ports) {
+            let failure = port.ifindex.and_then(|ifindex| self.failed.get(&ifindex));
+            if let (Some(failure), Ok(_)) = (failure, &port.rules) {
+                port.rules = Err(failure.cause.clone());
+            }
+        }
+        self.explain_offloads(&mut desired);
+        desired
+    }
+
+    /// Has the bridges followed by OpenFlow whose flows are of interest, and no others: to ask a bridge with a
+    /// controller and a million flows would be a bad turn.
+    fn follow(&mut self) {
+        let eligible = self.desired.iter().filter(|bridge| bridge.eligible);
+        let follow: Vec<String> = eligible.map(|bridge| bridge.name.clone()).collect();
+        if follow != self.followed {
+            for name in self.followed.iter().filter(|name| !follow.contains(name)) {
+                if let Some(watched) = self.watched.get_mut(name) {
+                    watched.unfollow();
+                }
+            }
+            self.followed.clone_from(&follow);
+            self.effects.push(Effect::Follow(follow));
+        }
+    }
+
+    /// What was answered before a change says nothing after it.
+    fn void_what_is_in_doubt(&mut self) {
+        for bridge in &self.desired {
+            if (!bridge.eligible || self.doubt(&bridge.name).is_some())
+                && let Some(watched) = self.watched.get_mut(&bridge.name)
+            {
+                watched.void();
+            }
+        }
+    }
+
+    fn standing(&self, bridge: &DesiredBridge) -> Standing {
+        if self.doubt(&bridge.name).is_some() {
+            Standing::Held
+        } else if bridge.reason.is_some() {
+            Standing::GivenBack
+        } else if self.hold(&bridge.name).is_some() {
+            Standing::Held
+        } else {
+            Standing::Switching
+        }
+    }
+
+    /// The state to install.
+    fn target(&mut self) -> Installed {
+        let mut target = Installed::default();
+        let mut desired = std::mem::take(&mut self.desired);
+        let held = desired.iter().filter(|bridge| self.standing(bridge) == Standing::Held);
+        let held: BTreeSet<BridgeNo> =
+            held.filter_map(|bridge| self.numbers.known_bridge(&bridge.name)).collect();
+        let installed = self.dataplane.installed().ports.iter();
+        let kept = installed.filter(|(place, port)| {
+            held.contains(&BridgeNo(port.rules.bridge)) && self.is_current(**place, port)
+        });
+        target.ports.extend(kept.map(|(place, port)| (*place, port.clone())));
+
+        let mut devices = BTreeSet::new();
+        for bridge in &mut desired {
+            if self.standing(bridge) != Standing::Switching {
+                continue;
+            }
+            match self.numbers.bridge(&bridge.name) {
+                Ok(number) => {
+                    target.active.insert(number, bridge.times);
+                    for port in &mut bridge.ports {
+                        self.place(number, port, &mut devices, &mut target);
+                    }
+                }
+                Err(cause) => bridge.reason = Some(cause),
+            }
+        }
+        self.desired = desired;
+        target
+    }
+
+    fn place(
+        &mut self,
+        bridge: BridgeNo,
+        port: &mut DesiredPort,
+        devices: &mut BTreeSet<u32>,
+        target: &mut Installed,
+    ) {
+        let (Ok(rules), Some(ifindex)) = (&port.rules, port.ifindex) else { return };
+        let Some(link) = self.links.get(&ifindex) else { return };
+        let place = if devices.insert(ifindex) {
+            self.numbers.port(ifindex)
+        } else {
+            Err("another port has the same device".to_owned())
+        };
+        let installed = &self.dataplane.installed().ports;
+        match place {
+            // It is put in again when it is out.
+            Ok(place) if installed.get(&place).is_some_and(|port| !self.is_current(place, port)) => {}
+            Ok(place) => {
+                let rules = abi::Port { bridge: bridge.0, ..*rules };
+                target.ports.insert(place, InstalledPort { ifindex, device: link.name.clone(), rules });
+            }
+            Err(cause) => port.rules = Err(cause),
+        }
+    }
+
+    /// Whether the device is still the one that the program was put on. One that went away has lost the program, even
+    /// if another has its index now.
+    fn is_current(&self, place: PortNo, port: &InstalledPort) -> bool {
+        let link = self.links.get(&port.ifindex);
+        link.is_some_and(|link| self.incarnations.get(&place) == Some(&link.incarnation))
+    }
+
+    /// Takes the steps. If one fails that makes a change safe or is part of one, no bridge begins to switch: the rest
+    /// is planned again.
+    pub(super) fn carry_out(&mut self, steps: &[Op]) {
+        let mut incomplete: Option<String> = None;
+        for op in steps {
+            match op {
+                Op::Suspend(bridge) => self.void(*bridge),
+                Op::Activate(bridge, _) => {
+                    if let Some(cause) = &incomplete {
+                        self.postpone(*bridge, cause);
+                        continue;
+                    }
+                }
+                Op::Install(..) | Op::Remove(_) if incomplete.is_some() => continue,
+                _ => {}
+            }
+            let Err(cause) = self.step(op) else { continue };
+            match op {
+                Op::Activate(bridge, _) => self.postpone(*bridge, &cause),
+                Op::Suspend(_) | Op::Drain | Op::Flush(_) => incomplete = Some(cause),
+                Op::Install(port, _) if self.dataplane.installed().ports.contains_key(port) => {
+                    incomplete = Some(cause);
+                }
+                // What could not be added is not in the way.
+                Op::Install(..) | Op::Remove(_) => {}
+            }
+        }
+    }
+
+    fn step(&mut self, op: &Op) -> Result<(), String> {
+        debug!(?op, "step");
+        if let Op::Activate(bridge, _) = op {
+            self.prepare(*bridge)?;
+        }
+        let done = self.dataplane.apply(op, self.now_s);
+        if let Err(error) = &done {
+            warn!(%error, "Open vSwitch keeps what this was about");
+        }
+        if let Op::Install(place, port) = op
+            && let Some(link) = self.links.get(&port.ifindex)
+        {
+            let (incarnation, retry_s) = (link.incarnation, self.now_s + RETRY_S);
+            match &done {
+                Ok(()) => drop(self.incarnations.insert(*place, incarnation)),
+                Err(error) => {
+                    let failure = Failure { incarnation, cause: error.to_string(), retry_s };
+                    self.failed.insert(port.ifindex, failure);
+                }
+            }
+        }
+        done.map_err(|error| error.to_string())
+    }
+
+    /// Before a bridge switches, no station may be in our table that is not in Open vSwitch's.
+    fn prepare(&mut self, bridge: BridgeNo) -> Result<(), String> {
+        let Some(name) = self.numbers.bridge_name(bridge).map(str::to_owned) else { return Ok(()) };
+        let known = self.watched.get_mut(&name).and_then(|watched| watched.known_mut());
+        let stations = known.and_then(|known| known.stations.take());
+        let stations = stations.ok_or("its stations are to be asked for again")?;
+        self.reconcile(&name, &stations).map_err(|error| error.to_string())
+    }
+
+    /// The bridge is asked again, in a moment.
+    fn postpone(&mut self, bridge: BridgeNo, cause: &str) {
+        let name = self.numbers.bridge_name(bridge);
+        if let Some(watched) = name.and_then(|name| self.watched.get_mut(name)) {
+            watched.failed(cause.to_owned(), self.now_s);
+        }
+    }
+
+    /// What is known of a bridge beside the database is worth nothing from now on.
+    fn void(&mut self, bridge: BridgeNo) {
+        let name = self.numbers.bridge_name(bridge);
+        if let Some(watched) = name.and_then(|name| self.watched.get_mut(name)) {
+            watched.void();
+        }
+    }
+
+    /// Sends the questions that are open.
+    fn ask(&mut self) {
+        for bridge in &self.desired {
+            if bridge.eligible
+                && self.doubt(&bridge.name).is_none()
+                && let Some(watched) = self.watched.get_mut(&bridge.name)
+            {
+                self.effects.extend(watched.ask(&bridge.name, &mut self.questions, self.now_s));
+            }
+        }
+    }
+}

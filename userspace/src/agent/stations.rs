@@ -1,0 +1,53 @@
+//! Our stations: compared with Open vSwitch's, and aged.
+
+use std::collections::BTreeMap;
+
+use tracing::{debug, warn};
+
+use super::Agent;
+use crate::dataplane::{Dataplane, DataplaneError, PortNo};
+use crate::desired::DesiredPort;
+use crate::fdb;
+use crate::unixctl::FdbRow;
+
+/// The table of stations is swept for expired ones so often, and compared as a whole, in seconds.
+pub(super) const SWEEP_S: u32 = 10;
+
+impl<D: Dataplane> Agent<D> {
+    /// Compares our stations of a bridge with Open vSwitch's and corrects ours.
+    pub(super) fn reconcile(&mut self, bridge: &str, rows: &[FdbRow]) -> Result<(), DataplaneError> {
+        let Some(number) = self.numbers.known_bridge(bridge) else { return Ok(()) };
+        let ports = self.ports_by_ofport(bridge);
+        for (key, entry) in fdb::reconcile(&self.dataplane.stations()?, number, &ports, rows) {
+            debug!(bridge, vlan = key.vid.get(), mac = %key.mac, ?entry, "station corrected");
+            self.dataplane.set_station(&key, entry)?;
+        }
+        Ok(())
+    }
+
+    fn ports_by_ofport(&self, bridge: &str) -> BTreeMap<u16, PortNo> {
+        let Some(desired) = self.desired.iter().find(|desired| desired.name == bridge) else {
+            return BTreeMap::new();
+        };
+        let place = |port: &DesiredPort| Some((port.ofport?, self.installed_port(bridge, port)?));
+        desired.ports.iter().filter_map(place).collect()
+    }
+
+    pub(super) fn sweep(&mut self) {
+        let stations = match self.dataplane.stations() {
+            Ok(stations) => stations,
+            Err(error) => return warn!(%error, "expired stations stay until the next sweep"),
+        };
+        let installed = self.dataplane.installed();
+        let ports: Vec<PortNo> = installed.ports.keys().copied().collect();
+        let ageing_s = |bridge| installed.active.get(&bridge).map(|times| times.ageing_s);
+        let (expired, mut counts) = fdb::age(&stations, ageing_s, self.now_s);
+        let mut results: Vec<_> = expired.iter().map(|key| self.dataplane.set_station(key, None)).collect();
+        for port in ports {
+            results.push(self.dataplane.recount(port, counts.remove(&port).unwrap_or(0)));
+        }
+        if let Some(error) = results.into_iter().find_map(Result::err) {
+            warn!(%error, "the sweep of the stations is incomplete");
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Whatever happens, and in whatever order: an active bridge has the rules that ovs-vswitchd has applied, and no
+//! station that Open vSwitch did not have when the bridge began to switch. (That ports are only changed while their
+//! bridge is suspended is asserted by the dataplane in memory.)
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::rig::{OURS, Rig, row};
+use crate::dataplane::BridgeNo;
+use crate::desired::{BridgeFacts, World, compile};
+use crate::event::{Effect, Event, HostFacts};
+use crate::fixture::{Database, shared, tap};
+use crate::links::{LinkEvent, XdpAttachment, XdpMode};
+use crate::openflow::PortFlags;
+use crate::ovsdb::{OvsdbEvent, Rows};
+use crate::unixctl::FlowTable;
+
+/// A change of the configuration.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Tag(u8, u16),
+    Protect(u8),
+    /// Takes a port out, or to this bridge.
+    Move(u8, Option<bool>),
+    Mirror(bool),
+    Ageing(u8),
+    Bridge,
+}
+
+/// Something happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Announced(Change),
+    Alerting(Change),
+    /// Trunks of a port.
+    Silent(u8, u16),
+    /// ovs-vswitchd applies all that there is: because it was woken, or because of a link.
+    Reconfigure,
+    /// One outstanding question is answered, or other thing done.
+    Answer(u8),
+    AnswerAll,
+    Tick,
+    Flows(bool),
+    Flags(u8, bool),
+    OpenFlow(bool),
+    Mtu(u8, bool),
+    Foreign(u8, bool),
+    Replace(u8),
+    Vanish(u8),
+    Appear(u8),
+    LinksFail,
+    Refuse(u8, bool),
+    Database(bool),
+    Restart,
+    Learn(u8),
+    Forget,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let port = 1..=4u8;
+    prop_oneof![
+        (port.clone(), 10..13u16).prop_map(|(port, tag)| Change::Tag(port, tag)),
+        port.clone().prop_map(Change::Protect),
+        (port, prop::option::of(any::<bool>())).prop_map(|(port, to)| Change::Move(port, to)),
+        any::<bool>().prop_map(Change::Mirror),
+        (20..23u8).prop_map(Change::Ageing),
+        Just(Change::Bridge),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let port = || 1..=4u8;
+    prop_oneof![
+        3 => change().prop_map(Step::Announced),
+        3 => change().prop_map(Step::Alerting),
+        2 => (port(), 5..8u16).prop_map(|(port, vid)| Step::Silent(port, vid)),
+        5 => Just(Step::Reconfigure),
+        6 => any::<u8>().prop_map(Step::Answer),
+        6 => Just(Step::AnswerAll),
+        4 => Just(Step::Tick),
+        1 => any::<bool>().prop_map(Step::Flows),
+        1 => (port(), any::<bool>()).prop_map(|(port, set)| Step::Flags(port, set)),
+        1 => any::<bool>().prop_map(Step::OpenFlow),
+        1 => (port(), any::<bool>()).prop_map(|(port, wide)| Step::Mtu(port, wide)),
+        1 => (port(), any::<bool>()).prop_map(|(port, there)| Step::Foreign(port, there)),
+        1 => port().prop_map(Step::Replace),
+        1 => port().prop_map(Step::Vanish),
+        2 => port().prop_map(Step::Appear),
+        1 => Just(Step::LinksFail),
+        1 => (port(), any::<bool>()).prop_map(|(port, refuse)| Step::Refuse(port, refuse)),
+        1 => any::<bool>().prop_map(Step::Database),
+        1 => Just(Step::Restart),
+        4 => port().prop_map(Step::Learn),
+        1 => Just(Step::Forget),
+    ]
+}
+
+struct Story {
+    rig: Rig,
+    /// What ovs-vswitchd works with.
+    in_force: Arc<Rows>,
+    woken: bool,
+    connected: bool,
+    followed: bool,
+    active: BTreeSet<BridgeNo>,
+    learned: u8,
+}
+
+impl Story {
+    fn begin() -> Self {
+        let rig = Rig::running_with(|rig| {
+            rig.database.add_bridge("br1");
+            rig.database.add_port("br1", "p3", 3).tag = Some(10);
+            rig.database.add_port("br1", "p4", 4).tag = Some(11);
+        });
+        let in_force = rig.database.snapshot();
+        let mut story = Self {
+            rig,
+            in_force,
+            woken: false,
+            connected: true,
+            followed: true,
+            active: BTreeSet::new(),
+            learned: 0,
+        };
+        story.check();
+        assert_eq!(story.active.len(), 2);
+        story
+    }
+
+    fn tell(&mut self) {
+        if self.connected {
+            self.rig.read_database();
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        let database = &mut self.rig.database;
+        let port_exists = |database: &Database, port: u8| {
+            database.rows.ports.values().any(|row| row.name == format!("p{port}"))
+        };
+        let bridge_exists =
+            |database: &Database, name: &str| database.rows.bridges.values().any(|row| row.name == name);
+        match change {
+            Change::Tag(port, tag) if port_exists(database, port) => {
+                database.port(&format!("p{port}")).tag = Some(tag);
+            }
+            Change::Protect(port) if port_exists(database, port) => {
+                database.port(&format!("p{port}")).protected ^= true;
+            }
+            Change::Move(port, to) => {
+                let to = to.map(|first| if first { "br0" } else { "br1" });
+                let to = to.filter(|to| bridge_exists(database, to));
+                match (port_exists(database, port), to) {
+                    (true, to) => database.move_port(&format!("p{port}"), to),
+                    (false, Some(to)) => {
+                        database.add_port(to, &format!("p{port}"), u16::from(port)).tag = Some(10);
+                    }
+                    (false, None) => {}
+                }
+            }
+            Change::Mirror(true) => database.add_mirror("br0", "m0"),
+            Change::Mirror(false) => database.bridge("br0").mirrors.clear(),
+            Change::Ageing(seconds) => {
+                let config = &mut database.bridge("br0").other_config;
+                config.insert("mac-aging-time".to_owned(), seconds.to_string());
+            }
+            Change::Bridge if bridge_exists(database, "br1") => database.delete_bridge("br1"),
+            Change::Bridge => drop(database.add_bridge("br1")),
+            Change::Tag(..) | Change::Protect(_) => return,
+        }
+        self.woken = true;
+    }
+
+    fn reconfigure(&mut self) {
+        self.in_force = self.rig.database.snapshot();
+        self.woken = false;
+        let lagged = self.rig.database.host().cur_cfg != self.rig.database.host().next_cfg;
+        self.rig.database.confirm();
+        if lagged {
+            self.tell();
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        // ovs-vswitchd has been through its main loop by then.
+        if matches!(effect, Effect::Settle(_)) && self.woken {
+            self.reconfigure();
+            self.check();
+        }
+        match effect {
+            Effect::Follow(bridges) if self.followed => bridges.iter().for_each(|name| self.rig.follow(name)),
+            Effect::Follow(_) => {}
+            effect => self.rig.carry_out(effect),
+        }
+        self.check();
+    }
+
+    fn take(&mut self, step: Step) {
+        let rig = &mut self.rig;
+        match step {
+            Step::Announced(change) => {
+                self.change(change);
+                self.rig.database.announce();
+                self.woken = true;
+                self.tell();
+            }
+            Step::Alerting(change) => {
+                self.change(change);
+                self.tell();
+            }
+            // What is written silently while the database is out of reach cannot be told from the rest.
+            Step::Silent(port, vid) if self.connected => {
+                let name = format!("p{port}");
+                if rig.database.rows.ports.values().any(|row| row.name == name) {
+                    let trunks = &mut rig.database.port(&name).trunks;
+                    if !trunks.remove(&vid) {
+                        trunks.insert(vid);
+                    }
+                }
+                self.tell();
+            }
+            Step::Silent(..) => {}
+            Step::Reconfigure => self.reconfigure(),
+            Step::Answer(which) => {
+                let count = rig.effects.len();
+                if count > 0
+                    && let Some(effect) = rig.effects.remove(usize::from(which) % count)
+                {
+                    self.carry_out(effect);
+                }
+            }
+            Step::AnswerAll => self.answer_all(),
+            Step::Tick => rig.tick(),
+            Step::Flows(normal) => {
+                rig.set_flows("br0", if normal { FlowTable::NormalOnly } else { super::other_flows() })
+            }
+            Step::Flags(port, set) => {
+                let flags = PortFlags { no_flood: set, ..PortFlags::default() };
+                rig.side("br0").port_flags.insert(u16::from(port), flags);
+                if self.followed {
+                    rig.tell_flags("br0");
+                }
+            }
+            Step::OpenFlow(true) if !self.followed => {
+                self.followed = true;
+                rig.follow("br0");
+                rig.follow("br1");
+            }
+            Step::OpenFlow(false) if self.followed => {
+                self.followed = false;
+                rig.unfollow("br0");
+                rig.unfollow("br1");
+            }
+            Step::OpenFlow(_) => {}
+            Step::Mtu(port, wide) => {
+                self.link(port, |link| link.mtu = if wide { 9000 } else { 1500 });
+            }
+            Step::Foreign(port, there) => {
+                let foreign = XdpAttachment { prog_id: 99, mode: XdpMode::Native };
+                self.link(port, |link| link.xdp = there.then_some(foreign));
+            }
+            Step::Replace(port) => self.link(port, |link| link.incarnation += 1),
+            Step::Vanish(port) => {
+                rig.links.remove(&u32::from(port));
+                rig.read_links();
+            }
+            Step::Appear(port) => {
+                let ifindex = u32::from(port);
+                rig.links.entry(ifindex).or_insert_with(|| tap(&format!("p{port}"), ifindex));
+                rig.read_links();
+            }
+            Step::LinksFail => rig.feed(Event::Links(LinkEvent::Failed { cause: "no memory".to_owned() })),
+            Step::Refuse(port, refuse) => {
+                let vanished = &mut rig.agent.dataplane.vanished;
+                if refuse {
+                    vanished.insert(u32::from(port));
+                } else {
+                    vanished.remove(&u32::from(port));
+                }
+            }
+            Step::Database(true) if !self.connected => {
+                self.connected = true;
+                rig.feed(Event::Ovsdb(OvsdbEvent::Connected));
+                self.check();
+                self.rig.read_database();
+            }
+            Step::Database(false) if self.connected => {
+                self.connected = false;
+                rig.feed(Event::Ovsdb(OvsdbEvent::Disconnected { cause: "gone".to_owned() }));
+            }
+            Step::Database(_) => {}
+            Step::Restart => {
+                let pid = rig.host.vswitchd_pid.map(|pid| pid + 1);
+                rig.host = HostFacts { vswitchd_pid: pid, ..rig.host };
+                rig.side("br0").stations.clear();
+                rig.side("br1").stations.clear();
+                self.reconfigure();
+            }
+            Step::Learn(port) => self.learn(port),
+            Step::Forget => rig.side("br0").stations.clear(),
+        }
+        self.check();
+    }
+
+    fn answer_all(&mut self) {
+        for _ in 0..200 {
+            let Some(effect) = self.rig.effects.pop_front() else { return };
+            self.carry_out(effect);
+        }
+        panic!("no end of effects: {:?}", self.rig.effects);
+    }
+
+    fn link(&mut self, port: u8, change: impl FnOnce(&mut crate::links::Link)) {
+        if let Some(link) = self.rig.links.get_mut(&u32::from(port)) {
+            change(link);
+        }
+        self.rig.read_links();
+    }
+
+    /// A frame of a new station reaches the program, if that switches there, and Open vSwitch with it.
+    fn learn(&mut self, port: u8) {
+        let active = &self.rig.agent.dataplane.installed.active;
+        let installed = self.rig.installed();
+        let Some(rules) = installed.get(&u32::from(port)).map(|port| port.rules) else { return };
+        if active.contains_key(&BridgeNo(rules.bridge)) {
+            self.learned = self.learned.wrapping_add(1);
+            let (last, bridge) = (self.learned, BridgeNo(rules.bridge));
+            let name = self.rig.agent.numbers.bridge_name(bridge).unwrap().to_owned();
+            self.rig.learn(last, rules.pvid, u16::from(port));
+            if name != "br0" {
+                self.rig.side("br0").stations.pop();
+                self.rig.side(&name).stations.push(row(last, rules.pvid, u16::from(port)));
+            }
+        }
+    }
+
+    /// The invariants.
+    fn check(&mut self) {
+        let rig = &self.rig;
+        let installed = &rig.agent.dataplane.installed;
+        let facts = rig.vswitchd.iter().map(|(name, side)| {
+            let facts =
+                BridgeFacts { flow_table: side.flow_table.clone(), port_flags: side.port_flags.clone() };
+            (name.clone(), facts)
+        });
+        let compiled = compile(&World {
+            rows: &self.in_force,
+            links: &shared(&rig.links),
+            facts: &facts.collect(),
+            selected: &[],
+            our_program: Some(OURS),
+            vlan_devices_possible: true,
+        });
+        for (number, times) in &installed.active {
+            let name = rig.agent.numbers.bridge_name(*number).expect("an active bridge has a name");
+            let bridge = compiled.iter().find(|bridge| bridge.name == name);
+            let bridge = bridge.unwrap_or_else(|| panic!("{name} switches and does not exist"));
+            assert_eq!((bridge.reason.as_ref(), bridge.times), (None, *times), "{name}");
+            for port in installed.ports.values().filter(|port| port.rules.bridge == number.0) {
+                let wanted = bridge.ports.iter().find(|wanted| wanted.ifindex == Some(port.ifindex));
+                let wanted = wanted.and_then(|wanted| wanted.rules.as_ref().ok());
+                let wanted = wanted.unwrap_or_else(|| panic!("{name} has {} and should not", port.device));
+                let wanted = trunkline_core::abi::Port { bridge: number.0, ..*wanted };
+                assert!(
+                    wanted == port.rules,
+                    "{name} {}: {:?} instead of {wanted:?}",
+                    port.device,
+                    port.rules
+                );
+            }
+            if !self.active.contains(number) {
+                let theirs: BTreeSet<_> = rig.vswitchd[name].stations.iter().map(|row| row.mac).collect();
+                for key in rig.agent.dataplane.stations.keys().filter(|key| key.bridge == number.0) {
+                    assert!(theirs.contains(&key.mac), "{name} begins with {key:?}");
+                }
+            }
+        }
+        self.active = installed.active.keys().copied().collect();
+    }
+
+    /// Everything is in reach again and nothing changes any more: all that can be accelerated is.
+    fn calm(mut self) {
+        let rig = &mut self.rig;
+        rig.agent.dataplane.vanished.clear();
+        rig.side("br0").flow_table = FlowTable::NormalOnly;
+        self.take(Step::Database(true));
+        self.take(Step::OpenFlow(true));
+        self.take(Step::Flows(true));
+        self.take(Step::Announced(Change::Mirror(false)));
+        self.reconfigure();
+        for port in 1..=4 {
+            self.take(Step::Foreign(port, false));
+            self.take(Step::Appear(port));
+            self.take(Step::Flags(port, false));
+        }
+        for _ in 0..15 {
+            self.take(Step::Tick);
+            self.answer_all();
+        }
+        let status = self.rig.agent.status();
+        assert!(status.ready, "{status:#?}");
+        assert!(status.bridges.iter().all(|bridge| bridge.accelerated), "{status:#?}");
+        let ports = status.bridges.iter().flat_map(|bridge| &bridge.ports);
+        assert!(ports.clone().all(|port| port.accelerated), "{status:#?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn active_bridge_has_the_applied_rules_and_every_bridge_becomes_active(
+        steps in prop::collection::vec(step(), 1..80)
+    ) {
+        let mut story = Story::begin();
+        for step in steps {
+            story.take(step);
+        }
+        story.calm();
+    }
+}

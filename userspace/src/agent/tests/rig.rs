@@ -1,0 +1,269 @@
+//! The agent over a dataplane in memory, and everything around it played by the test.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use trunkline_core::{FdbEntry, FdbKey, Mac, Vid};
+
+use crate::agent::Agent;
+use crate::dataplane::{InstalledPort, LEASE_S, Memory};
+use crate::event::{Effect, Event, HostFacts, Poll, Probe};
+use crate::fixture::{Database, shared, taps};
+use crate::links::{Link, LinkEvent};
+use crate::openflow::{OpenFlowEvent, PortFlags};
+use crate::ovsdb::OvsdbEvent;
+use crate::status::{BridgeStatus, PortStatus};
+use crate::unixctl::{FdbAge, FdbRow, FdbStats, FlowTable, OfPort};
+
+/// The kernel's number of our program.
+pub(super) const OURS: u32 = 7;
+
+/// What ovs-vswitchd knows of a bridge.
+#[derive(Clone, Debug)]
+pub(super) struct Vswitchd {
+    pub(super) flow_table: FlowTable,
+    pub(super) port_flags: BTreeMap<u16, PortFlags>,
+    pub(super) stations: Vec<FdbRow>,
+    pub(super) stats: FdbStats,
+    /// What keeps it from answering.
+    pub(super) trouble: Option<String>,
+}
+
+impl Default for Vswitchd {
+    fn default() -> Self {
+        Self {
+            flow_table: FlowTable::NormalOnly,
+            port_flags: BTreeMap::new(),
+            stations: Vec::new(),
+            stats: FdbStats::default(),
+            trouble: None,
+        }
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) agent: Agent<Memory>,
+    pub(super) database: Database,
+    pub(super) links: BTreeMap<u32, Link>,
+    pub(super) vswitchd: BTreeMap<String, Vswitchd>,
+    pub(super) host: HostFacts,
+    pub(super) effects: VecDeque<Effect>,
+    /// Devices whose rx-vlan-offload cannot be switched.
+    pub(super) fixed: bool,
+    /// Every effect there was.
+    pub(super) log: Vec<Effect>,
+    pub(super) now_s: u32,
+}
+
+impl Rig {
+    /// An agent that knows nothing yet.
+    pub(super) fn new(database: Database) -> Self {
+        Self {
+            agent: Agent::new(Memory::default(), Vec::new(), Some(OURS)),
+            database,
+            links: taps(6),
+            vswitchd: BTreeMap::new(),
+            host: HostFacts { vswitchd_pid: Some(100), vlan_devices_possible: true },
+            effects: VecDeque::new(),
+            fixed: false,
+            log: Vec::new(),
+            now_s: 1000,
+        }
+    }
+
+    /// `br0` with `p1` and `p2`, switching.
+    pub(super) fn running() -> Self {
+        Self::running_with(|_| {})
+    }
+
+    pub(super) fn running_with(change: impl FnOnce(&mut Self)) -> Self {
+        let mut rig = Self::new(Database::small());
+        change(&mut rig);
+        rig.tick();
+        rig.read_links();
+        rig.feed(Event::Ovsdb(OvsdbEvent::Connected));
+        rig.read_database();
+        rig.answer();
+        rig
+    }
+
+    pub(super) fn feed(&mut self, event: Event) {
+        let effects = self.agent.handle(event, self.now_s);
+        self.log.extend(effects.iter().cloned());
+        self.effects.extend(effects);
+        let Memory { installed, leases, .. } = &self.agent.dataplane;
+        assert!(installed.active.keys().eq(leases.keys()), "a lease for each active bridge and no other");
+        for (bridge, lease_s) in leases {
+            assert!(*lease_s <= self.now_s + LEASE_S, "{bridge:?}");
+        }
+    }
+
+    pub(super) fn read_database(&mut self) {
+        self.feed(Event::Ovsdb(OvsdbEvent::Changed(self.database.snapshot())));
+    }
+
+    pub(super) fn read_links(&mut self) {
+        self.feed(Event::Links(LinkEvent::Snapshot(Arc::new(shared(&self.links)))));
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.now_s += 1;
+        self.feed(Event::Tick(self.host));
+    }
+
+    /// So many seconds pass, and all questions are answered.
+    pub(super) fn pass(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.tick();
+            self.answer();
+        }
+    }
+
+    /// Answers everything, until nothing is asked any more.
+    pub(super) fn answer(&mut self) {
+        for _ in 0..100 {
+            let Some(effect) = self.effects.pop_front() else { return };
+            self.carry_out(effect);
+        }
+        panic!("no end of effects: {:?}", self.effects);
+    }
+
+    /// Does what `run` does.
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Settle(token) => self.feed(Event::Settled(token)),
+            Effect::Probe { bridge, question } => {
+                let side = self.side(&bridge);
+                let answer = side.trouble.clone().map_or_else(
+                    || {
+                        Ok(Probe {
+                            version: "3.1.0".to_owned(),
+                            flow_table: side.flow_table.clone(),
+                            stations: side.stations.clone(),
+                        })
+                    },
+                    Err,
+                );
+                self.feed(Event::Probed { bridge, question, answer });
+            }
+            Effect::Poll { bridge, question, known, flows } => {
+                let side = self.side(&bridge);
+                let stations = (known != Some(side.stats)).then(|| side.stations.clone());
+                let poll =
+                    Poll { flow_table: flows.then(|| side.flow_table.clone()), stats: side.stats, stations };
+                let answer = side.trouble.clone().map_or(Ok(poll), Err);
+                self.feed(Event::Polled { bridge, question, answer });
+            }
+            Effect::Follow(bridges) => {
+                for bridge in bridges {
+                    self.follow(&bridge);
+                }
+            }
+            Effect::RxVlanOffload { ifindex, on, .. } => {
+                if self.fixed {
+                    let cause = "the driver does not let it".to_owned();
+                    return self.feed(Event::OffloadRefused { ifindex, cause });
+                }
+                if let Some(link) = self.links.get_mut(&ifindex) {
+                    link.rx_vlan_offload = Some(on);
+                    self.read_links();
+                }
+            }
+        }
+    }
+
+    /// A bridge's OpenFlow connection comes up.
+    pub(super) fn follow(&mut self, bridge: &str) {
+        self.feed(Event::OpenFlow(OpenFlowEvent::Connected { bridge: bridge.to_owned() }));
+        self.tell_flags(bridge);
+    }
+
+    pub(super) fn unfollow(&mut self, bridge: &str) {
+        let cause = "closed".to_owned();
+        self.feed(Event::OpenFlow(OpenFlowEvent::Disconnected { bridge: bridge.to_owned(), cause }));
+    }
+
+    pub(super) fn tell_flags(&mut self, bridge: &str) {
+        let flags = self.side(bridge).port_flags.clone();
+        self.feed(Event::OpenFlow(OpenFlowEvent::PortFlags { bridge: bridge.to_owned(), flags }));
+    }
+
+    pub(super) fn set_flows(&mut self, bridge: &str, flow_table: FlowTable) {
+        self.side(bridge).flow_table = flow_table;
+        self.feed(Event::OpenFlow(OpenFlowEvent::FlowsChanged { bridge: bridge.to_owned() }));
+    }
+
+    pub(super) fn side(&mut self, bridge: &str) -> &mut Vswitchd {
+        self.vswitchd.entry(bridge.to_owned()).or_default()
+    }
+
+    /// A change as `ovs-vsctl` makes it: announced, applied, confirmed, and everything asked for.
+    pub(super) fn vsctl(&mut self, change: impl FnOnce(&mut Database)) {
+        change(&mut self.database);
+        self.database.announce();
+        self.read_database();
+        self.database.confirm();
+        self.read_database();
+        self.answer();
+    }
+
+    /// The same without waiting, and nothing answered yet.
+    pub(super) fn write(&mut self, change: impl FnOnce(&mut Database)) {
+        change(&mut self.database);
+        self.read_database();
+    }
+
+    pub(super) fn bridge(&self, name: &str) -> BridgeStatus {
+        self.agent.status().bridges.into_iter().find(|bridge| bridge.name == name).unwrap()
+    }
+
+    pub(super) fn port(&self, name: &str) -> PortStatus {
+        let bridges = self.agent.status().bridges.into_iter();
+        bridges.flat_map(|bridge| bridge.ports).find(|port| port.name == name).unwrap()
+    }
+
+    pub(super) fn active(&self, bridge: &str) -> bool {
+        self.agent.is_active(bridge)
+    }
+
+    /// What is installed, by device.
+    pub(super) fn installed(&self) -> BTreeMap<u32, InstalledPort> {
+        let ports = &self.agent.dataplane.installed.ports;
+        ports.values().map(|port| (port.ifindex, port.clone())).collect()
+    }
+
+    pub(super) fn devices(&self) -> Vec<u32> {
+        self.installed().into_keys().collect()
+    }
+
+    /// Both tables learn a station on a port of `br0`.
+    pub(super) fn learn(&mut self, last: u8, vid: u16, ifindex: u16) {
+        let (place, port) = self
+            .agent
+            .dataplane
+            .installed
+            .ports
+            .iter()
+            .find(|(_, port)| port.ifindex == u32::from(ifindex))
+            .expect("an installed port");
+        let key = FdbKey { bridge: port.rules.bridge, vid: Vid::new(vid).unwrap(), mac: mac(last) };
+        let entry = FdbEntry { port: place.0, fixed: false, shown_s: self.now_s };
+        self.agent.dataplane.stations.insert(key, entry);
+        let side = self.side("br0");
+        side.stations.push(row(last, vid, ifindex));
+        side.stats.learned += 1;
+    }
+
+    /// The last octets of our stations.
+    pub(super) fn stations(&self) -> Vec<u8> {
+        self.agent.dataplane.stations.keys().map(|key| key.mac.octets()[5]).collect()
+    }
+}
+
+pub(super) fn mac(last: u8) -> Mac {
+    Mac::new([2, 0, 0, 0, 0, last])
+}
+
+pub(super) fn row(last: u8, vid: u16, ofport: u16) -> FdbRow {
+    FdbRow { port: OfPort::Number(ofport), vid, mac: mac(last), age: FdbAge::Seconds(1) }
+}

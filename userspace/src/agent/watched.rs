@@ -1,0 +1,153 @@
+//! What the agent knows of a bridge beside the database: from ovs-vswitchd itself.
+
+use std::collections::BTreeMap;
+
+use super::stations::SWEEP_S;
+use crate::desired::BridgeFacts;
+use crate::event::{Effect, Probe};
+use crate::openflow::PortFlags;
+use crate::unixctl::{FdbRow, FdbStats, FlowTable};
+
+/// OpenFlow tells of changed flows. The flow table is asked for all the same, so often, in seconds.
+const FLOWS_S: u32 = 10;
+/// A bridge whose flows change all the time is asked for them at most so often a second.
+const MOST_PROBES: u32 = 10;
+
+/// What is known of a bridge, and how.
+#[derive(Debug)]
+pub(super) struct Watched {
+    inquiry: Inquiry,
+    /// By OpenFlow port number, or why they are not known.
+    pub(super) port_flags: Result<BTreeMap<u16, PortFlags>, String>,
+    /// Why the last question had no answer.
+    pub(super) trouble: Option<String>,
+    /// The second of the last question, and the questions in it.
+    asked: (u32, u32),
+}
+
+/// Where the question for flows and stations stands.
+#[derive(Debug)]
+enum Inquiry {
+    /// It is to be asked.
+    Void,
+    /// It is out.
+    Asked(u64),
+    /// There was no answer; when to ask again, in seconds.
+    Failed(u32),
+    /// The answer, kept up to date.
+    Known(Known),
+}
+
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The question that this answers.
+    pub(super) question: u64,
+    pub(super) flow_table: FlowTable,
+    /// The stations in the answer, until they have been compared with ours.
+    pub(super) stations: Option<Vec<FdbRow>>,
+    pub(super) stats: Option<FdbStats>,
+    /// A poll is out.
+    pub(super) polling: bool,
+    flows_s: u32,
+    compared_s: u32,
+}
+
+impl Default for Watched {
+    fn default() -> Self {
+        let mut new =
+            Self { inquiry: Inquiry::Void, port_flags: Ok(BTreeMap::new()), trouble: None, asked: (0, 0) };
+        new.unfollow();
+        new
+    }
+}
+
+impl Watched {
+    /// What is known is worth nothing from now on.
+    pub(super) fn void(&mut self) {
+        self.inquiry = Inquiry::Void;
+    }
+
+    /// Changes went unnoticed until now.
+    pub(super) fn unfollow(&mut self) {
+        self.port_flags = Err("its OpenFlow port flags are being read".to_owned());
+        self.void();
+    }
+
+    /// The question, if it is to be asked now.
+    pub(super) fn ask(&mut self, bridge: &str, questions: &mut u64, now_s: u32) -> Option<Effect> {
+        let due = match self.inquiry {
+            Inquiry::Void => true,
+            Inquiry::Failed(again_s) => again_s <= now_s,
+            Inquiry::Asked(_) | Inquiry::Known(_) => false,
+        };
+        let asked = if self.asked.0 == now_s { self.asked.1 } else { 0 };
+        if !due || self.port_flags.is_err() || asked >= MOST_PROBES {
+            return None;
+        }
+        self.asked = (now_s, asked + 1);
+        *questions += 1;
+        self.inquiry = Inquiry::Asked(*questions);
+        Some(Effect::Probe { bridge: bridge.to_owned(), question: *questions })
+    }
+
+    pub(super) fn is_asked(&self, question: u64) -> bool {
+        matches!(self.inquiry, Inquiry::Asked(asked) if asked == question)
+    }
+
+    pub(super) fn answered(&mut self, question: u64, probe: Probe, now_s: u32) {
+        let Probe { version: _, flow_table, stations } = probe;
+        self.trouble = None;
+        self.inquiry = Inquiry::Known(Known {
+            question,
+            flow_table,
+            stations: Some(stations),
+            stats: None,
+            polling: false,
+            flows_s: now_s,
+            compared_s: now_s,
+        });
+    }
+
+    pub(super) fn failed(&mut self, cause: String, now_s: u32) {
+        self.trouble = Some(cause);
+        self.inquiry = Inquiry::Failed(now_s + 1);
+    }
+
+    pub(super) fn known_mut(&mut self) -> Option<&mut Known> {
+        match &mut self.inquiry {
+            Inquiry::Known(known) => Some(known),
+            _ => None,
+        }
+    }
+
+    /// The question for what has changed, unless it is out already.
+    pub(super) fn poll(&mut self, bridge: &str, now_s: u32) -> Option<Effect> {
+        let known = self.known_mut().filter(|known| !known.polling)?;
+        known.polling = true;
+        let flows = now_s >= known.flows_s + FLOWS_S;
+        if flows {
+            known.flows_s = now_s;
+        }
+        // Now and then the stations are compared although nothing seems to have changed.
+        if now_s >= known.compared_s + SWEEP_S {
+            known.compared_s = now_s;
+            known.stats = None;
+        }
+        Some(Effect::Poll { bridge: bridge.to_owned(), question: known.question, known: known.stats, flows })
+    }
+
+    /// What the compilation wants to know.
+    pub(super) fn facts(&self) -> Option<BridgeFacts> {
+        let (Inquiry::Known(known), Ok(port_flags)) = (&self.inquiry, &self.port_flags) else { return None };
+        Some(BridgeFacts { flow_table: known.flow_table.clone(), port_flags: port_flags.clone() })
+    }
+
+    /// Why the bridge cannot be judged; `None` if it can.
+    pub(super) fn hold(&self) -> Option<String> {
+        match (&self.inquiry, &self.port_flags, &self.trouble) {
+            (Inquiry::Known(_), Ok(_), _) => None,
+            (_, Err(cause), _) | (_, _, Some(cause)) => Some(cause.clone()),
+            _ => Some("ovs-vswitchd is being asked for its flows and stations".to_owned()),
+        }
+    }
+}
