@@ -19,7 +19,7 @@ struct Cli {
     #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// For how many milliseconds each time (throughput)
-    #[arg(long, default_value_t = 1000, value_name = "MS")]
+    #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3000))]
     slot: u64,
     /// How frames get to the contestants (throughput)
     #[arg(long, value_enum, default_value_t = Entry::Driver)]

@@ -14,6 +14,9 @@ use crate::workspace::{Workspace, is_ci};
 const TARGET: &str = "bpfel-unknown-none";
 const NAME: &str = "trunkline-ebpf";
 
+/// The LLVM that can be told so.
+const MISALIGNED_SINCE: u32 = 22;
+
 /// The BPF object, where userspace's build script looks for it: the same for every `CARGO_TARGET_DIR`.
 pub(crate) const OBJECT: &str = "ebpf/trunkline-ebpf.o";
 
@@ -37,14 +40,14 @@ pub(crate) fn clippy(ws: &Workspace) -> Result<()> {
 
 fn cargo(ws: &Workspace, toolchain: &Toolchain, linker: &Path, verb: &str) -> Command {
     // v3 (kernel 5.1) has 32-bit jumps and the atomics that fetch; BTF is made from full debug information.
-    let linker = format!("-Clinker={}", linker.display());
-    let flags = [
-        &linker,
-        "-Clink-arg=--btf",
-        "-Cdebuginfo=2",
-        "-Ctarget-cpu=v3",
-        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
-    ];
+    let mut flags =
+        vec![format!("-Clinker={}", linker.display()), "-Clink-arg=--btf".into(), "-Cdebuginfo=2".into()];
+    flags.push("-Ctarget-cpu=v3".into());
+    if toolchain.llvm >= MISALIGNED_SINCE {
+        // Addresses and tags lie anywhere in a frame. Kernels for machines that can load words from anywhere let
+        // programs do so (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS); else such words are put together from octets.
+        flags.push("-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into());
+    }
     let mut cargo = toolchain.cargo(verb);
     cargo.current_dir(&ws.root).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     cargo.args(["--release", "-Zbuild-std=core", "--target", TARGET, "--package", NAME, "--bin", NAME]);
