@@ -11,6 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sd_notify::NotifyState;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -146,14 +150,23 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
+/// The lowest real-time priority is above all threads without one.
+fn real_time() -> Result<(), thread_priority::Error> {
+    set_thread_priority_and_policy(
+        thread_native_id(),
+        ThreadPriority::from_posix(ScheduleParams { sched_priority: 1 }),
+        ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo),
+    )
+}
+
 /// Reads the database in a thread of its own, which is to be woken before ovs-vswitchd has finished with a change.
 fn follow_database(endpoint: Endpoint, events: mpsc::Sender<Event>, brake: Arc<Brake>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("ovsdb".to_owned());
     thread.spawn(move || {
-        // Without the privilege it is as urgent as the rest.
-        if let Err(error) = rustix::process::setpriority_process(None, -20) {
-            warn!(%error, "the thread that reads the database has no priority over others");
+        // It works for microseconds at a time, but then before everything else. Without the privilege it has to queue.
+        if let Err(error) = real_time() {
+            warn!(?error, "no real-time priority (CAP_SYS_NICE) for the thread that reads the database");
         }
         runtime.block_on(ovsdb::run(endpoint, events, move |event| {
             if let Err(error) = brake.watch(&event) {
