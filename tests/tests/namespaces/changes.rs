@@ -29,6 +29,7 @@ fn change_and_undo(change: &str, undo: &str, ports_with_it: &[&str]) {
         tape.step("back", "p2", &back.another());
         tape.ovs().vsctl(undo);
         tape.settle();
+        tape.wait_accelerated();
         converse(tape, ("p1", &there), ("p2", &back));
         tape.step_to("after it was undone", "p1", &there.another(), &["p2"]);
     };
