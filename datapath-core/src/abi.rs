@@ -8,10 +8,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, FdbEntry, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
-pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_1";
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_2";
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -96,18 +96,16 @@ pub const PORT_PVID_HAS_TPID: u16 = 1 << 8;
 /// and `eth_push_vlan`, OVS `lib/netdev-linux.c`), its kernel datapath keeps it.
 pub const PORT_LEAVES_DEI: u16 = 1 << 9;
 
-/// Key of map `FDB`, a preallocated hash: 12 octets.
+/// Key of map `FDB`, a preallocated hash: 12 octets, in the three words that the kernel hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct FdbKey {
-    /// The bridge (`BridgeNo`).
-    pub bridge: u16,
-    /// The VLAN.
-    pub vid: u16,
-    /// The address.
-    pub mac: [u8; 6],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// The bridge (`BridgeNo`) in the high half, the VLAN in the low one.
+    pub network: u32,
+    /// The address's first two octets, as a number.
+    pub mac_high: u32,
+    /// Its last four.
+    pub mac_low: u32,
 }
 
 /// Value of map `FDB`: 16 octets.
@@ -128,9 +126,8 @@ impl FdbKey {
     /// Address, and VLAN with the low bits of the bridge, in one word.
     #[inline(always)]
     pub const fn check(&self) -> u64 {
-        let [a, b, c, d, e, f] = self.mac;
-        let [g, h] = (self.vid | self.bridge << 12).to_be_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        let bridge_and_vid = self.network >> 4 & 0xf000 | self.network & 0x0fff;
+        (self.mac_high as u64) << 48 | (self.mac_low as u64) << 16 | bridge_and_vid as u64
     }
 
     /// The value to store under this key.
@@ -170,8 +167,10 @@ pub struct Trace {
     pub detail: u16,
     /// Out: the VLAN of the frame, or [`NO_VID`] if it was not classified.
     pub vid: u16,
-    /// Out: zero.
-    pub reserved: [u16; 3],
+    /// Zero.
+    pub reserved: u16,
+    /// Out: the program's clock, in seconds.
+    pub now_s: u32,
 }
 
 /// In [`Trace::kind`]: forwarded.
@@ -182,7 +181,7 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
-    assert!(ABI_VERSION == 1 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_1"));
+    assert!(ABI_VERSION == 2 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_2"));
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);

@@ -57,9 +57,9 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> L4Checksum {
         return L4Checksum::Complete;
     }
     let [a, b, c, d, e, f, g, h] = rest;
-    let addresses = words([a, b, c, d]) + words([e, f, g, h]);
-    let length = u32::from(u16::from_be_bytes([l0, l1])).wrapping_sub(20);
-    transport(frame, offset + 20, protocol, addresses + length)
+    let addresses = u64::from(u32::from_be_bytes([a, b, c, d])) + u64::from(u32::from_be_bytes([e, f, g, h]));
+    let length = u16::from_be_bytes([l0, l1]).wrapping_sub(20);
+    transport(frame, offset + 20, protocol, addresses + u64::from(length))
 }
 
 /// RFC 8200 section 3. A fragment is complete, as above.
@@ -71,23 +71,17 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> L4Checksum {
     if protocol == IPV6_FRAGMENT {
         return L4Checksum::Complete;
     }
-    let mut sum = u32::from(u16::from_be_bytes([l0, l1]));
-    let mut at = 0;
-    while at < 32 {
-        sum += words([addresses[at], addresses[at + 1], addresses[at + 2], addresses[at + 3]]);
-        at += 4;
+    let mut sum = u64::from(u16::from_be_bytes([l0, l1]));
+    for word in addresses.as_chunks().0 {
+        sum += u64::from(u32::from_be_bytes(*word));
     }
     transport(frame, offset + 40, protocol, sum)
 }
 
+/// `sum` is the pseudo-header's (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1) less the protocol, in words of 16
+/// or 32 bits: [`fold`] makes no difference between them.
 #[inline(always)]
-const fn words([a, b, c, d]: [u8; 4]) -> u32 {
-    u16::from_be_bytes([a, b]) as u32 + u16::from_be_bytes([c, d]) as u32
-}
-
-/// `sum` is the pseudo-header's (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1) less the protocol.
-#[inline(always)]
-fn transport<F: Frame + ?Sized>(frame: &F, offset: usize, protocol: u8, sum: u32) -> L4Checksum {
+fn transport<F: Frame + ?Sized>(frame: &F, offset: usize, protocol: u8, sum: u64) -> L4Checksum {
     let checksum = match protocol {
         TCP => frame.window::<2>(offset + 16),
         UDP => {
@@ -103,7 +97,7 @@ fn transport<F: Frame + ?Sized>(frame: &F, offset: usize, protocol: u8, sum: u32
         _ => return L4Checksum::Unknown,
     };
     let Some(checksum) = checksum else { return L4Checksum::Unknown };
-    let difference = sum + u32::from(protocol) + u32::from(!u16::from_be_bytes(*checksum));
+    let difference = sum + u64::from(protocol) + u64::from(!u16::from_be_bytes(*checksum));
     // In ones' complement, equal numbers differ by all ones.
     if fold(difference) == 0xffff { L4Checksum::Partial } else { L4Checksum::Complete }
 }
@@ -114,8 +108,10 @@ const fn is_tunnel_port(port: u16) -> bool {
     matches!(port, 4789 | 8472 | 6081 | 4790 | 4754 | 6635)
 }
 
+/// The sum of the 16-bit words, in ones' complement (RFC 1071), of a number below 2^48.
 #[inline(always)]
-const fn fold(sum: u32) -> u16 {
+const fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum >> 16 & 0xffff) + (sum & 0xffff);
     let sum = (sum >> 16) + (sum & 0xffff);
     ((sum >> 16) + (sum & 0xffff)) as u16
 }

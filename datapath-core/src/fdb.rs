@@ -21,12 +21,22 @@ impl FdbKey {
     /// The map key.
     #[inline(always)]
     pub const fn to_abi(self) -> abi::FdbKey {
-        abi::FdbKey { bridge: self.bridge, vid: self.vid.get(), mac: self.mac.0, reserved: [0; 2] }
+        let mac = self.mac.as_u64();
+        abi::FdbKey {
+            network: (self.bridge as u32) << 16 | self.vid.get() as u32,
+            mac_high: (mac >> 32) as u32,
+            mac_low: mac as u32,
+        }
     }
 
     /// The key of a map entry.
     pub const fn from_abi(key: abi::FdbKey) -> Self {
-        Self { bridge: key.bridge, vid: Vid::from_tci(key.vid), mac: Mac(key.mac) }
+        let mac = (key.mac_high as u64) << 32 | key.mac_low as u64;
+        Self {
+            bridge: (key.network >> 16) as u16,
+            vid: Vid::from_tci(key.network as u16),
+            mac: Mac::from_u64(mac),
+        }
     }
 }
 
@@ -106,6 +116,13 @@ mod tests {
     #[test]
     fn an_operators_entry_does_not_age() {
         assert_eq!(FdbEntry { fixed: true, ..LEARNED }.freshness(u32::MAX, 75, 300), Freshness::Fresh);
+    }
+
+    #[test]
+    fn map_key_round_trips() {
+        let key = FdbKey { bridge: 0x71, vid: Vid::new(0xabc).unwrap(), mac: Mac::new([2, 3, 4, 5, 6, 7]) };
+        assert_eq!(FdbKey::from_abi(key.to_abi()), key);
+        assert_eq!(key.to_abi().check(), 0x0203_0405_0607_1abc);
     }
 
     #[test]

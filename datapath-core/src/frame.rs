@@ -64,7 +64,7 @@ impl Header {
                 Some(_) => Tagging::Stacked,
             },
         };
-        Self { dst: Mac([d0, d1, d2, d3, d4, d5]), src: Mac([s0, s1, s2, s3, s4, s5]), tagging }
+        Self { dst: Mac::new([d0, d1, d2, d3, d4, d5]), src: Mac::new([s0, s1, s2, s3, s4, s5]), tagging }
     }
 }
 
@@ -85,8 +85,8 @@ mod tests {
     fn untagged() {
         let header = parse([0x08, 0x00, 0x45, 0, 0x81, 0x00]);
         assert_eq!(header.tagging, Tagging::Untagged);
-        assert_eq!(header.dst, Mac([2, 0, 0, 0, 0, 0xd]));
-        assert_eq!(header.src, Mac([2, 0, 0, 0, 0, 0x5]));
+        assert_eq!(header.dst, Mac::new([2, 0, 0, 0, 0, 0xd]));
+        assert_eq!(header.src, Mac::new([2, 0, 0, 0, 0, 0x5]));
     }
 
     #[test]

@@ -17,6 +17,7 @@
 
 pub mod abi;
 mod checksum;
+mod clock;
 mod fdb;
 mod frame;
 mod mac;
@@ -26,6 +27,7 @@ mod verdict;
 mod vlan;
 
 pub use checksum::{L4Checksum, l4_checksum};
+pub use clock::Ticks;
 pub use fdb::{FdbEntry, FdbKey, Freshness};
 pub use frame::{Frame, HEADER_LEN, Header, Tagging};
 pub use mac::Mac;

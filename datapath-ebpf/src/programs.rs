@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use aya_log_ebpf::debug;
-use trunkline_core::{Frame as _, Outcome, PuntReason, Verdict, abi, switch};
+use trunkline_core::{Frame as _, Outcome, PuntReason, Tables as _, Verdict, abi, switch};
 
 use crate::{
     counters,
@@ -73,8 +73,9 @@ fn answer(frame: &mut XdpFrame<'_>, ifindex: u32, outcome: &Outcome) -> u32 {
         },
     };
     let vid = outcome.vid.map_or(abi::NO_VID, |vid| vid.get());
+    let answer = abi::Trace { ifindex, kind, detail, vid, reserved: 0, now_s: Live.now_s() };
     // Failing to store is reported by the unchanged `kind`.
-    let _ = TRACE.set(0, abi::Trace { ifindex, kind, detail, vid, reserved: [0; 3] }, 0);
+    let _ = TRACE.set(0, answer, 0);
     action
 }
 
@@ -106,4 +107,4 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The agent looks for this name (`abi::ABI_SYMBOL`) before anything is attached.
 #[unsafe(no_mangle)]
-static TRUNKLINE_ABI_1: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);
+static TRUNKLINE_ABI_2: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);

@@ -16,7 +16,7 @@ const SHORTEST_PAYLOAD: usize = 46;
 pub fn station() -> Mac {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let [_, _, _, b, c, d, e, f] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    Mac([0x02, b, c, d, e, f])
+    Mac::new([0x02, b, c, d, e, f])
 }
 
 /// A tag with its drop-eligible bit.
@@ -114,7 +114,8 @@ impl Frame {
     /// As on the wire, without the frame check sequence.
     pub fn bytes(&self) -> Vec<u8> {
         let tag = self.tag.map(Tag::to_bytes);
-        [&self.dst.0[..], &self.src.0, tag.as_ref().map_or(&[], |tag| &tag[..]), &self.body()].concat()
+        [&self.dst.octets()[..], &self.src.octets(), tag.as_ref().map_or(&[], |tag| &tag[..]), &self.body()]
+            .concat()
     }
 }
 

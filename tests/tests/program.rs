@@ -81,7 +81,7 @@ fn any_port() -> impl Strategy<Value = abi::Port> {
 }
 
 fn any_mac() -> impl Strategy<Value = Mac> {
-    prop_oneof![12 => (0..4_u8).prop_map(|n| Mac([2, 0, 0, 0, 0, n])), 1 => any::<[u8; 6]>().prop_map(Mac)]
+    prop_oneof![12 => (0..4_u8).prop_map(|n| Mac::new([2, 0, 0, 0, 0, n])), 1 => any::<[u8; 6]>().prop_map(Mac::new)]
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
@@ -115,7 +115,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         1 => proptest::collection::vec(any::<u8>(), 2..60),
     ];
     (any_mac(), any_mac(), tag, payload)
-        .prop_map(|(d, s, tag, payload)| [&d.0[..], &s.0, &tag, &payload].concat())
+        .prop_map(|(d, s, tag, payload)| [&d.octets()[..], &s.octets(), &tag, &payload].concat())
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
@@ -244,7 +244,7 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
     assert_eq!(run(&mut kernel, 1, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::UnknownDestination), 1);
 
-    let there = FdbKey { bridge: 0, vid: Vid::new(10).unwrap(), mac: Mac([2, 0, 0, 0, 0, 9]) };
+    let there = FdbKey { bridge: 0, vid: Vid::new(10).unwrap(), mac: Mac::new([2, 0, 0, 0, 0, 9]) };
     kernel.set_station(&there, Some(FdbEntry { port: 1, fixed: false, shown_s: now_s })).unwrap();
     let (action, frame) = run(&mut kernel, 1, 9);
     assert_eq!(action, REDIRECT);

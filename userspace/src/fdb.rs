@@ -83,7 +83,7 @@ mod tests {
     use trunkline_core::Mac;
 
     fn key(last: u8, vid: u16) -> FdbKey {
-        FdbKey { bridge: 3, vid: Vid::new(vid).unwrap(), mac: Mac([2, 0, 0, 0, 0, last]) }
+        FdbKey { bridge: 3, vid: Vid::new(vid).unwrap(), mac: Mac::new([2, 0, 0, 0, 0, last]) }
     }
 
     fn learned(port: u16) -> FdbEntry {

@@ -38,7 +38,13 @@ pub(crate) fn clippy(ws: &Workspace) -> Result<()> {
 fn cargo(ws: &Workspace, toolchain: &Toolchain, linker: &Path, verb: &str) -> Command {
     // v3 (kernel 5.1) has 32-bit jumps and the atomics that fetch; BTF is made from full debug information.
     let linker = format!("-Clinker={}", linker.display());
-    let flags = [&linker, "-Clink-arg=--btf", "-Cdebuginfo=2", "-Ctarget-cpu=v3"];
+    let flags = [
+        &linker,
+        "-Clink-arg=--btf",
+        "-Cdebuginfo=2",
+        "-Ctarget-cpu=v3",
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+    ];
     let mut cargo = toolchain.cargo(verb);
     cargo.current_dir(&ws.root).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     cargo.args(["--release", "-Zbuild-std=core", "--target", TARGET, "--package", NAME, "--bin", NAME]);

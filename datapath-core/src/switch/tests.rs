@@ -15,8 +15,8 @@ use crate::{
 use proptest::prelude::*;
 
 const NOW_S: u32 = 1000;
-const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
-const B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
+const A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
+const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
 
 /// Ports 1, 2, ... on the devices 101, 102, ...; one active bridge, 0.
 struct Memory {
@@ -105,7 +105,7 @@ fn key(mac: Mac, vlan: u16) -> FdbKey {
 }
 
 fn frame(dst: Mac, src: Mac, rest: &[u8]) -> Vec<u8> {
-    let mut frame = [&dst.0[..], &src.0, rest].concat();
+    let mut frame = [&dst.octets()[..], &src.octets(), rest].concat();
     frame.resize(frame.len().max(60), 0);
     frame
 }
@@ -153,22 +153,22 @@ fn nothing_moves_without_a_lease() {
     tables.bridge.lease_s = NOW_S;
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(PuntReason::StaleHeartbeat));
     tables.bridge.lease_s = 0;
-    assert_eq!(tables.run(1, &untagged(B, Mac([2; 6]))), Verdict::Punt(PuntReason::BridgeSuspended));
-    assert_eq!(tables.entry(Mac([2; 6]), 10), None, "and nothing is learned");
+    assert_eq!(tables.run(1, &untagged(B, Mac::new([2; 6]))), Verdict::Punt(PuntReason::BridgeSuspended));
+    assert_eq!(tables.entry(Mac::new([2; 6]), 10), None, "and nothing is learned");
 }
 
 #[test]
 fn frames_that_are_ovs_business_are_punted() {
     let tables = pair();
-    let group = Mac([1, 0, 0x5e, 0, 0, 1]);
+    let group = Mac::new([1, 0, 0x5e, 0, 0, 1]);
     for (frame, reason) in [
         (untagged(B, A)[..17].to_vec(), PuntReason::ShortFrame),
         (frame(B, A, &[0x81, 0, 0, 0, 0x81, 0]), PuntReason::StackedTags),
         (untagged(B, group), PuntReason::GroupSource),
         (untagged(Mac::BROADCAST, A), PuntReason::GroupDestination),
         (untagged(group, A), PuntReason::GroupDestination),
-        (untagged(Mac([0, 0xe0, 0x2b, 0, 0, 4]), A), PuntReason::ReservedDestination),
-        (untagged(Mac([2; 6]), A), PuntReason::UnknownDestination),
+        (untagged(Mac::new([0, 0xe0, 0x2b, 0, 0, 4]), A), PuntReason::ReservedDestination),
+        (untagged(Mac::new([2; 6]), A), PuntReason::UnknownDestination),
     ] {
         assert_eq!(tables.run(1, &frame), Verdict::Punt(reason));
     }
@@ -178,7 +178,7 @@ fn frames_that_are_ovs_business_are_punted() {
 fn frames_outside_the_ports_vlans_are_dropped_but_announcements_are_shown() {
     let tables = pair();
     assert_eq!(tables.run(1, &tagged(B, A, 10)), Verdict::Drop(DropReason::VlanNotAdmitted));
-    let lldp = Mac([1, 0x80, 0xc2, 0, 0, 0xe]);
+    let lldp = Mac::new([1, 0x80, 0xc2, 0, 0, 0xe]);
     assert_eq!(tables.run(1, &tagged(lldp, A, 10)), Verdict::Punt(PuntReason::GroupDestination));
 }
 
@@ -209,7 +209,7 @@ fn a_moved_station_is_moved_and_shown_to_ovs() {
 #[test]
 fn reserved_destinations_do_not_move_a_station() {
     let tables = pair();
-    let bpdu = untagged(Mac([1, 0x80, 0xc2, 0, 0, 0]), A);
+    let bpdu = untagged(Mac::new([1, 0x80, 0xc2, 0, 0, 0]), A);
     assert_eq!(tables.run(2, &bpdu), Verdict::Punt(PuntReason::ReservedDestination));
     assert_eq!(tables.entry(A, 10).unwrap().port, 1);
 }
@@ -240,15 +240,15 @@ fn an_operators_entry_neither_moves_nor_needs_a_refresh() {
 fn a_port_at_its_learning_limit_still_talks_through_ovs() {
     let mut tables = pair();
     tables.ports[0].learning_limit = 1;
-    assert_eq!(tables.run(1, &untagged(B, Mac([2; 6]))), Verdict::Punt(PuntReason::LearningLimit));
-    assert_eq!(tables.entry(Mac([2; 6]), 10), None);
+    assert_eq!(tables.run(1, &untagged(B, Mac::new([2; 6]))), Verdict::Punt(PuntReason::LearningLimit));
+    assert_eq!(tables.entry(Mac::new([2; 6]), 10), None);
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
 }
 
 #[test]
 fn a_destination_on_the_ingress_port_is_dropped() {
-    let tables = pair().station(Mac([2; 6]), 10, 1, 0);
-    assert_eq!(tables.run(1, &untagged(Mac([2; 6]), A)), Verdict::Drop(DropReason::SamePort));
+    let tables = pair().station(Mac::new([2; 6]), 10, 1, 0);
+    assert_eq!(tables.run(1, &untagged(Mac::new([2; 6]), A)), Verdict::Drop(DropReason::SamePort));
 }
 
 #[test]
@@ -338,7 +338,7 @@ prop_compose! {
 
 /// A small address from a small set, so that frames meet stations; now and then a group address.
 fn any_mac() -> impl Strategy<Value = Mac> {
-    prop_oneof![8 => (0..6_u8).prop_map(|n| Mac([2, 0, 0, 0, 0, n])), 1 => any::<[u8; 6]>().prop_map(Mac)]
+    prop_oneof![8 => (0..6_u8).prop_map(|n| Mac::new([2, 0, 0, 0, 0, n])), 1 => any::<[u8; 6]>().prop_map(Mac::new)]
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
@@ -356,7 +356,8 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
             rest
         }),
     ];
-    (any_mac(), any_mac(), rest).prop_map(|(dst, src, rest)| [&dst.0[..], &src.0, &rest].concat())
+    (any_mac(), any_mac(), rest)
+        .prop_map(|(dst, src, rest)| [&dst.octets()[..], &src.octets(), &rest].concat())
 }
 
 proptest! {

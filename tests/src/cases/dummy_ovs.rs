@@ -272,7 +272,7 @@ mod tests {
         let text = "Flow: in_port=1\n 0. priority 0\n    NORMAL\n     -> learned that 02:00:00:00:00:01 is on port p3 in \
                     VLAN 10\n     -> no learned MAC for destination, flooding\n\nDatapath actions: 2,pop_vlan,3";
         let answer = Answer::read(text.to_owned());
-        assert_eq!(answer.learned, Some((3, 10, Mac([2, 0, 0, 0, 0, 1]))));
+        assert_eq!(answer.learned, Some((3, 10, Mac::new([2, 0, 0, 0, 0, 1]))));
         assert_eq!(
             (answer.actions.as_str(), answer.floods, answer.is_unicast()),
             ("2,pop_vlan,3", true, false)

@@ -18,7 +18,7 @@ const VIDS: [u16; 7] = [0, 1, 2, 10, 100, 4094, 4095];
 const SHARED: usize = 3;
 const STATIONS: u8 = 8;
 const BROADCAST: Mac = Mac::BROADCAST;
-const STRANGER: Mac = Mac([2, 0, 0, 0, 0, 0x99]);
+const STRANGER: Mac = Mac::new([2, 0, 0, 0, 0, 0x99]);
 /// Reserved destinations, and their neighbours that are not.
 const SPECIAL: [[u8; 6]; 10] = [
     [0x01, 0x80, 0xc2, 0, 0, 0x00],
@@ -260,11 +260,11 @@ impl Shape {
             Destination::Station(further) => station((frame.src + further) % STATIONS),
             Destination::Itself => src,
             Destination::Stranger => STRANGER,
-            Destination::Address(address) => Mac(address),
+            Destination::Address(address) => Mac::new(address),
         };
-        src.0[0] |= u8::from(frame.group_src);
+        src = Mac::from_u64(src.as_u64() | u64::from(frame.group_src) << 40);
         let tags: Vec<u8> = frame.tags.iter().flat_map(|tag| self.tag(*tag)).collect();
-        let mut bytes = [&dst.0[..], &src.0, &tags, &frame.body].concat();
+        let mut bytes = [&dst.octets()[..], &src.octets(), &tags, &frame.body].concat();
         bytes.resize(frame.length, 0);
         Step::frame(self.port(frame.away.unwrap_or(usize::from(frame.src))), &bytes)
     }
@@ -278,5 +278,5 @@ impl Shape {
 
 /// The last one has the address of zeros, which Open vSwitch learns like any other.
 fn station(n: u8) -> Mac {
-    if n + 1 == STATIONS { Mac([0; 6]) } else { Mac([2, 0, 0, 0, 0, n + 1]) }
+    if n + 1 == STATIONS { Mac::new([0; 6]) } else { Mac::new([2, 0, 0, 0, 0, n + 1]) }
 }

@@ -36,14 +36,16 @@ impl Station {
         };
         let tag = (!self.native).then(|| Tag::new(Tpid::Dot1Q, Pcp::ZERO, self.vid).to_bytes());
         let tag = tag.as_ref().map_or(&[][..], |tag| &tag[..]);
-        Some([&header.src.0[..], &self.mac.0, tag, kind, &payload].concat())
+        Some([&header.src.octets()[..], &self.mac.octets(), tag, kind, &payload].concat())
     }
 
     fn answer_arp(&self, packet: &[u8]) -> Option<Vec<u8>> {
         let (head, rest) = packet.split_first_chunk::<8>()?;
         let (sender, target) = (rest.get(..10)?, rest.get(16..20)?);
         let asks = head[..6] == ARP_HEAD && head[6..] == [0, 1] && target == self.address.octets();
-        asks.then(|| [&ARP_HEAD[..], &[0, 2], &self.mac.0, &self.address.octets(), sender, &[0; 18]].concat())
+        asks.then(|| {
+            [&ARP_HEAD[..], &[0, 2], &self.mac.octets(), &self.address.octets(), sender, &[0; 18]].concat()
+        })
     }
 
     fn answer_ping(&self, packet: &[u8]) -> Option<Vec<u8>> {
@@ -74,7 +76,7 @@ mod tests {
     const ASKING: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
     fn station(native: bool) -> Station {
-        let (vid, mac) = (Vid::new(6).unwrap(), Mac([2, 0, 0, 0, 0, 6]));
+        let (vid, mac) = (Vid::new(6).unwrap(), Mac::new([2, 0, 0, 0, 0, 6]));
         Station { vid, mac, address: Ipv4Addr::new(10, 0, 6, 1), native }
     }
 

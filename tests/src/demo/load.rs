@@ -85,7 +85,8 @@ impl Rate {
 
 fn frame(dst: Mac, src: Mac, tag: Option<Tag>) -> Vec<u8> {
     let tag = tag.map(Tag::to_bytes);
-    let mut frame = [&dst.0[..], &src.0, tag.as_ref().map_or(&[][..], |tag| &tag[..]), &ETHERTYPE].concat();
+    let mut frame =
+        [&dst.octets()[..], &src.octets(), tag.as_ref().map_or(&[][..], |tag| &tag[..]), &ETHERTYPE].concat();
     frame.resize(FRAME_LEN, 0);
     frame
 }
@@ -152,8 +153,8 @@ mod tests {
     #[test]
     fn frames_have_the_least_length_with_and_without_a_tag() {
         let tag = Tag::new(Tpid::Dot1Q, Pcp::ZERO, Vid::new(100).unwrap());
-        let tagged = frame(Mac::BROADCAST, Mac([2; 6]), Some(tag));
+        let tagged = frame(Mac::BROADCAST, Mac::new([2; 6]), Some(tag));
         assert_eq!((tagged.len(), &tagged[12..18]), (60, &[0x81, 0, 0, 100, 0x88, 0xb5][..]));
-        assert_eq!(frame(Mac::BROADCAST, Mac([2; 6]), None)[12..14], ETHERTYPE);
+        assert_eq!(frame(Mac::BROADCAST, Mac::new([2; 6]), None)[12..14], ETHERTYPE);
     }
 }

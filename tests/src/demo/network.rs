@@ -153,7 +153,7 @@ fn station(vid: u16, host: u8, native: bool) -> Station {
 
 /// The address of a station beyond a trunk.
 pub(super) fn station_mac(vid: u16, host: u8) -> Mac {
-    Mac([0x02, 0, 0, 0, vid as u8, host])
+    Mac::new([0x02, 0, 0, 0, vid as u8, host])
 }
 
 /// What the kernel says of a device.

@@ -82,10 +82,14 @@ fn reserved_group_and_stacked_frames_are_treated_as_by_open_vswitch() {
         ];
         for destination in destinations {
             for _ in 0..2 {
-                tape.step(&format!("to {destination:02x?}"), "p1", &Frame::new(station(), Mac(destination)));
+                tape.step(
+                    &format!("to {destination:02x?}"),
+                    "p1",
+                    &Frame::new(station(), Mac::new(destination)),
+                );
             }
         }
-        tape.step("from a group address", "p1", &Frame::new(Mac([0x03, 0, 0, 0, 0, 9]), station()));
+        tape.step("from a group address", "p1", &Frame::new(Mac::new([0x03, 0, 0, 0, 0, 9]), station()));
         let (a, b) = (station(), station());
         tape.step("to its own port, unknown", "p1", &Frame::new(a, b));
         tape.step("to its own port", "p1", &Frame::new(b, a));

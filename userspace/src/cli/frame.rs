@@ -30,7 +30,7 @@ impl FromStr for VlanTag {
 
 /// A shortest frame with these fields, in hexadecimal.
 pub(super) fn hex(dst: Mac, src: Mac, tags: &[VlanTag]) -> String {
-    let mut frame = [dst.0, src.0].concat();
+    let mut frame = [dst.octets(), src.octets()].concat();
     frame.extend(tags.iter().flat_map(|tag| tag.0.to_bytes()));
     frame.extend(LOCAL_EXPERIMENT);
     frame.resize(frame.len().max(SHORTEST), 0);
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn tags_stand_between_addresses_and_type() {
-        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let mac = Mac::new([2, 0, 0, 0, 0, 1]);
         let text = hex(mac, mac, &["3".parse().unwrap(), "4".parse().unwrap()]);
         assert!(text.starts_with("020000000001020000000001810000038100000488b5"), "{text}");
         assert_eq!(text.len(), 120);

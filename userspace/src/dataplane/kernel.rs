@@ -13,8 +13,9 @@ use aya::{
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode, xdp::XdpLinkId},
 };
 use bytemuck::Zeroable as _;
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 use thiserror::Error;
-use trunkline_core::{FdbEntry, FdbKey, abi};
+use trunkline_core::{FdbEntry, FdbKey, Ticks, abi};
 
 use super::{
     Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo,
@@ -70,11 +71,21 @@ impl Kernel {
     /// # Errors
     /// No privileges, a kernel that is too old, or an object of another build.
     pub fn load(options: Options) -> Result<Self, LoadError> {
+        let mut kernel = Self::load_with(options, ticks())?;
+        if kernel.tells_the_time() {
+            return Ok(kernel);
+        }
+        tracing::warn!("this kernel does not count ticks as expected; the programs use a slower clock");
+        Self::load_with(options, Ticks::UNUSED)
+    }
+
+    fn load_with(options: Options, ticks: Ticks) -> Result<Self, LoadError> {
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FDB", options.stations)
             .override_global(aya_log::LEVEL, &level, true)
             .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
+            .override_global("TRUNKLINE_TICKS", &Raw(ticks), true)
             .load(OBJECT)
             .map_err(|error| LoadError::Load(explain(&error)))?;
         for program in [PROGRAM, TRACE_PROGRAM] {
@@ -99,6 +110,13 @@ impl Kernel {
     /// The brake, for the thread that reads the database.
     pub fn brake(&self) -> Arc<Brake> {
         self.brake.clone()
+    }
+
+    /// Whether the programs' clock is the agent's.
+    fn tells_the_time(&mut self) -> bool {
+        // A frame of nothing, from nowhere: it is only the clock that is asked for.
+        let now_s = || clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32;
+        self.trace(0, &[0; 64]).is_ok_and(|(answer, _)| answer.now_s.abs_diff(now_s()) <= 1)
     }
 
     /// The kernel's number of the program on the ports.
@@ -323,6 +341,15 @@ impl Dataplane for Kernel {
         sent.truncate(result.data_size_out as usize);
         let answer = self.trace.get(&0, 0).map_err(|e| fail(&e))?;
         Ok((answer.0, sent))
+    }
+}
+
+/// The kernel's ticks. Its coarse clocks advance by one at a time (`KTIME_LOW_RES`, Linux `kernel/time/posix-timers.c`).
+fn ticks() -> Ticks {
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    match u32::try_from(tick.tv_nsec) {
+        Ok(ns @ 1..) if tick.tv_sec == 0 => Ticks::new((1_000_000_000 + ns / 2) / ns),
+        _ => Ticks::UNUSED,
     }
 }
 

@@ -259,12 +259,12 @@ impl Rig {
 
     /// The last octets of our stations.
     pub(super) fn stations(&self) -> Vec<u8> {
-        self.agent.dataplane.stations.keys().map(|key| key.mac.0[5]).collect()
+        self.agent.dataplane.stations.keys().map(|key| key.mac.octets()[5]).collect()
     }
 }
 
 pub(super) fn mac(last: u8) -> Mac {
-    Mac([2, 0, 0, 0, 0, last])
+    Mac::new([2, 0, 0, 0, 0, last])
 }
 
 pub(super) fn row(last: u8, vid: u16, ofport: u16) -> FdbRow {
