@@ -39,7 +39,7 @@ impl Ticks {
     /// the product fit, and a multiplication is cheaper than a division.
     #[inline(always)]
     pub const fn seconds(self, count: u64) -> u32 {
-        ((count.wrapping_sub(self.first) >> 3) * self.eight >> 35) as u32
+        (((count.wrapping_sub(self.first) >> 3) * self.eight) >> 35) as u32
     }
 }
 

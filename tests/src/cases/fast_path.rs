@@ -168,7 +168,7 @@ impl FastPath {
             (outcome.verdict, outcome.vid, &mut self.kernel)
         {
             // The program's run changes nothing, so that a frame can be asked about without being seen.
-            let mac = trunkline_core::Mac(*frame[6..].first_chunk().expect("it has a source"));
+            let mac = trunkline_core::Mac::new(*frame[6..].first_chunk().expect("it has a source"));
             let key = FdbKey { bridge: 0, vid, mac };
             kernel.set_station(&key, self.tables.fdb(&key)).expect("a station of the program");
         }

@@ -161,7 +161,7 @@ fn any_frame() -> impl Strategy<Value = RawFrame> {
         1 => Just(Destination::Itself),
         2 => Just(Destination::Stranger),
         2 => select(&SPECIAL[..]).prop_map(Destination::Address),
-        1 => Just(Destination::Address(BROADCAST.0)),
+        1 => Just(Destination::Address(BROADCAST.octets())),
     ];
     let away = prop_oneof![9 => Just(None), 1 => (0..MAX_PORTS).prop_map(Some)];
     let length = prop_oneof![12 => Just(60_usize), 1 => 14..24_usize, 1 => 1500..1530_usize];
@@ -250,7 +250,9 @@ impl Shape {
         let in_vlan = |vid: u16| [0x81, 0, (vid >> 8) as u8, vid as u8].to_vec();
         let tags = [Vec::new()].into_iter().chain(self.shared.iter().map(|vid| in_vlan(*vid)));
         let chosen = (0..).zip(tags).filter(|(bit, _)| how & 1 << bit != 0);
-        let frame = |tag: Vec<u8>| [&BROADCAST.0[..], &station(n).0, &tag, &[0xab, 0xcd], &[0; 46]].concat();
+        let frame = |tag: Vec<u8>| {
+            [&BROADCAST.octets()[..], &station(n).octets(), &tag, &[0xab, 0xcd], &[0; 46]].concat()
+        };
         chosen.map(|(_, tag)| Step::frame(self.port(usize::from(n)), &frame(tag))).collect()
     }
 

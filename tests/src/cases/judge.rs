@@ -148,7 +148,7 @@ impl Trial<'_> {
         reason: PuntReason,
         answer: &Answer,
     ) -> Result<(), String> {
-        let mac = |at: usize| frame[at..].first_chunk().map(|octets| Mac(*octets));
+        let mac = |at: usize| frame[at..].first_chunk().map(|octets| Mac::new(*octets));
         let (dst, src) = (mac(0).ok_or("no destination")?, mac(6).ok_or("no source")?);
         let key = |mac| vid.map(|vid| FdbKey { bridge: 0, vid, mac });
         let learned = answer.learned.map(|(port, vid, mac)| (port_no(port), vid, mac));
