@@ -14,6 +14,7 @@ pub mod fdb;
 mod fixture;
 pub mod jsonrpc;
 pub mod links;
+mod offloads;
 pub mod openflow;
 pub mod ovsdb;
 pub mod plan;

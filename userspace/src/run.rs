@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,10 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sd_notify::NotifyState;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -24,7 +27,7 @@ use crate::dataplane::{Brake, Kernel, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::ovsdb::Endpoint;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
-use crate::{links, openflow, ovsdb, status};
+use crate::{links, offloads, openflow, ovsdb, status};
 
 /// What the agent is told when it starts.
 #[derive(Clone, Debug)]
@@ -56,7 +59,7 @@ pub async fn run(config: Config) -> Result<()> {
     fs::create_dir_all(&config.run_dir.0)
         .with_context(|| format!("cannot make the run directory {}", config.run_dir.0.display()))?;
     let _lock = lock(&config.run_dir)?;
-    restore_offloads(&config.run_dir).await;
+    offloads::restore(&config.run_dir).await;
     let mut kernel = Kernel::load(config.options)?;
     if config.options.log {
         forward_log(&mut kernel)?;
@@ -127,7 +130,7 @@ pub async fn run(config: Config) -> Result<()> {
     let _turn = outside.offloads.lock().await;
     for effect in effects {
         if let Effect::RxVlanOffload { ifindex, device, on } = effect {
-            switch_offload(&config.run_dir, ifindex, &device, on).await;
+            offloads::switch(&config.run_dir, ifindex, &device, on).await;
         }
     }
     for failure in &failures {
@@ -146,14 +149,23 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
+/// The lowest real-time priority is above all threads without one.
+fn real_time() -> Result<(), thread_priority::Error> {
+    set_thread_priority_and_policy(
+        thread_native_id(),
+        ThreadPriority::from_posix(ScheduleParams { sched_priority: 1 }),
+        ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo),
+    )
+}
+
 /// Reads the database in a thread of its own, which is to be woken before ovs-vswitchd has finished with a change.
 fn follow_database(endpoint: Endpoint, events: mpsc::Sender<Event>, brake: Arc<Brake>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("ovsdb".to_owned());
     thread.spawn(move || {
-        // Without the privilege it is as urgent as the rest.
-        if let Err(error) = rustix::process::setpriority_process(None, -20) {
-            warn!(%error, "the thread that reads the database has no priority over others");
+        // It works for microseconds at a time, but then before everything else. Without the privilege it has to queue.
+        if let Err(error) = real_time() {
+            warn!(?error, "no real-time priority (CAP_SYS_NICE) for the thread that reads the database");
         }
         runtime.block_on(ovsdb::run(endpoint, events, move |event| {
             if let Err(error) = brake.watch(&event) {
@@ -315,7 +327,7 @@ impl Outside {
                 let (run_dir, in_turn) = (self.run_dir.clone(), self.offloads.clone());
                 tokio::spawn(async move {
                     let _turn = in_turn.lock().await;
-                    if let Some(cause) = switch_offload(&run_dir, ifindex, &device, on).await {
+                    if let Some(cause) = offloads::switch(&run_dir, ifindex, &device, on).await {
                         let _ = events.send(Event::OffloadRefused { ifindex, cause }).await;
                     }
                 });
@@ -358,59 +370,4 @@ async fn poll(
     let stats = unixctl.fdb_stats(bridge).await?;
     let stations = if known == Some(stats) { None } else { Some(unixctl.fdb_show(bridge).await?) };
     Ok(Poll { flow_table, stats, stations })
-}
-
-/// Switches a device's rx-vlan-offload and keeps account of it in a file, so that it is restored even after a crash.
-/// Returns why it did not work.
-async fn switch_offload(run_dir: &RunDir, ifindex: u32, device: &str, on: bool) -> Option<String> {
-    let path = run_dir.offloads();
-    let mut names = read_names(&path);
-    names.retain(|name| name != device);
-    if !on {
-        names.push(device.to_owned());
-        write_names(&path, &names);
-    }
-    match links::set_rx_vlan_offload(ifindex, on).await {
-        Ok(_) => {
-            info!(device, on, "rx-vlan-offload switched");
-            if on {
-                write_names(&path, &names);
-            }
-            None
-        }
-        Err(error) if error.is_absent() => {
-            names.retain(|name| name != device);
-            write_names(&path, &names);
-            None
-        }
-        Err(error) => {
-            warn!(device, on, %error, "rx-vlan-offload not switched");
-            Some(error.to_string())
-        }
-    }
-}
-
-/// Switches on again what an agent that was killed had switched off.
-pub async fn restore_offloads(run_dir: &RunDir) {
-    for device in read_names(&run_dir.offloads()) {
-        if let Ok(text) = fs::read_to_string(format!("/sys/class/net/{device}/ifindex"))
-            && let Ok(ifindex) = text.trim().parse()
-        {
-            switch_offload(run_dir, ifindex, &device, true).await;
-        }
-    }
-}
-
-fn read_names(path: &Path) -> Vec<String> {
-    fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
-}
-
-fn write_names(path: &Path, names: &[String]) {
-    let result = if names.is_empty() { fs::remove_file(path) } else { fs::write(path, names.join("\n")) };
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            warn!(path = %path.display(), %error, "switched offloads are not on record");
-        }
-        _ => {}
-    }
 }

@@ -29,6 +29,7 @@ fn change_and_undo(change: &str, undo: &str, ports_with_it: &[&str]) {
         tape.step("back", "p2", &back.another());
         tape.ovs().vsctl(undo);
         tape.settle();
+        tape.wait_accelerated();
         converse(tape, ("p1", &there), ("p2", &back));
         tape.step_to("after it was undone", "p1", &there.another(), &["p2"]);
     };
@@ -47,7 +48,7 @@ fn no_frame_goes_by_the_old_rule_once_ovs_vsctl_has_returned() {
             tape.ovs().vsctl("set Port p2 tag=20");
             let frames: Vec<Frame> = (0..8).map(|_| there.another()).collect();
             let sent: Vec<(&str, &Frame)> = frames.iter().map(|frame| ("p1", frame)).collect();
-            let arrived = tape.exchange(&sent);
+            let arrived = tape.exchange_expecting(&sent, Some(frames.len()));
             let by_xdp = tape.forwarded("p1").unwrap_or(0) - before;
             for (place, frame) in frames.iter().enumerate() {
                 assert_eq!(
@@ -60,7 +61,7 @@ fn no_frame_goes_by_the_old_rule_once_ovs_vsctl_has_returned() {
             tape.ovs().vsctl("set Port p2 tag=10");
             let frame = there.another();
             assert_eq!(
-                tape.exchange_one("p1", &frame).ports(&frame),
+                tape.exchange_expecting(&[("p1", &frame)], Some(2)).ports(&frame),
                 ["p2", "p3"],
                 "round {round}: forgotten"
             );

@@ -6,9 +6,10 @@
 //!   way, between the start and the end of its `ovs-vsctl`, both the old and the new ones are.
 //! - Open vSwitch forwards by flows it has cached, which go by the old rules for a moment after `ovs-vsctl` has
 //!   returned (until its revalidators have run: half a second, more on a busy machine), and learns from their counters as
-//!   late; and while it takes up a change, it may for a moment flood by rules that were never in force. It does all that
-//!   without the agent too (`TRUNKLINE_BIN=none`), and the agent has no part in it: where Open vSwitch sends a frame is
-//!   counted and not judged.
+//!   late. While it takes up new trunks, a frame may be flooded by none of the rules (two of three million were, with
+//!   3.1.0); the likely reason is that `bundle_set` frees the old set of trunks while other threads read it
+//!   (`ofproto/ofproto-dpif.c`). The agent has no part in where Open vSwitch sends a frame, so that is counted, and only
+//!   judged if there is much of it.
 //!
 //! `TRUNKLINE_SEED` repeats the changes of a run (not their timing), `TRUNKLINE_CHAOS_S` sets its length.
 
@@ -576,6 +577,7 @@ fn no_frame_goes_astray_whatever_happens() {
     // `cargo test` does not swallow this; nobody may be listening.
     let _ = writeln!(io::stdout(), "{said}");
     assert!(violations.is_empty(), "{said}\n{}", violations.join("\n"));
+    assert!(by_no_rules * 10_000 <= *delivered, "{said}");
     assert_eq!(*by_fast_path > 0, accelerated, "{said}");
 }
 

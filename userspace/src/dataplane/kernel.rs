@@ -345,10 +345,11 @@ impl Dataplane for Kernel {
 }
 
 /// The kernel's ticks. Its coarse clocks advance by one at a time (`KTIME_LOW_RES`, Linux `kernel/time/posix-timers.c`).
+/// A tick that is not a whole number of nanoseconds is rounded there, and would be seconds off within a year.
 fn ticks() -> Ticks {
     let tick = clock_getres(ClockId::MonotonicCoarse);
     match u32::try_from(tick.tv_nsec) {
-        Ok(ns @ 1..) if tick.tv_sec == 0 => Ticks::new((1_000_000_000 + ns / 2) / ns),
+        Ok(ns @ 1..) if tick.tv_sec == 0 && 1_000_000_000 % ns == 0 => Ticks::new(1_000_000_000 / ns),
         _ => Ticks::UNUSED,
     }
 }

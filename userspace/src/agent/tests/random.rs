@@ -34,8 +34,8 @@ enum Change {
 enum Step {
     Announced(Change),
     Alerting(Change),
-    /// Trunks of a port.
-    Silent(u8, u16),
+    /// The VLAN mode of a port.
+    Silent(u8, bool),
     /// ovs-vswitchd applies all that there is: because it was woken, or because of a link.
     Reconfigure,
     /// One outstanding question is answered, or other thing done.
@@ -75,7 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => change().prop_map(Step::Announced),
         3 => change().prop_map(Step::Alerting),
-        2 => (port(), 5..8u16).prop_map(|(port, vid)| Step::Silent(port, vid)),
+        2 => (port(), any::<bool>()).prop_map(|(port, native)| Step::Silent(port, native)),
         5 => Just(Step::Reconfigure),
         6 => any::<u8>().prop_map(Step::Answer),
         6 => Just(Step::AnswerAll),
@@ -212,13 +212,10 @@ impl Story {
                 self.tell();
             }
             // What is written silently while the database is out of reach cannot be told from the rest.
-            Step::Silent(port, vid) if self.connected => {
+            Step::Silent(port, native) if self.connected => {
                 let name = format!("p{port}");
                 if rig.database.rows.ports.values().any(|row| row.name == name) {
-                    let trunks = &mut rig.database.port(&name).trunks;
-                    if !trunks.remove(&vid) {
-                        trunks.insert(vid);
-                    }
+                    rig.database.port(&name).vlan_mode = native.then(|| "native-tagged".to_owned());
                 }
                 self.tell();
             }

@@ -50,6 +50,8 @@ pub(super) struct Rig {
     pub(super) effects: VecDeque<Effect>,
     /// Devices whose rx-vlan-offload cannot be switched.
     pub(super) fixed: bool,
+    /// The flow tables that questions found when they were asked: the oldest that an answer may tell of.
+    asked: BTreeMap<(u64, bool), FlowTable>,
     /// Every effect there was.
     pub(super) log: Vec<Effect>,
     pub(super) now_s: u32,
@@ -66,6 +68,7 @@ impl Rig {
             host: HostFacts { vswitchd_pid: Some(100), vlan_devices_possible: true },
             effects: VecDeque::new(),
             fixed: false,
+            asked: BTreeMap::new(),
             log: Vec::new(),
             now_s: 1000,
         }
@@ -89,6 +92,13 @@ impl Rig {
 
     pub(super) fn feed(&mut self, event: Event) {
         let effects = self.agent.handle(event, self.now_s);
+        for effect in &effects {
+            let (Effect::Probe { bridge, question } | Effect::Poll { bridge, question, .. }) = effect else {
+                continue;
+            };
+            let flow_table = self.side(bridge).flow_table.clone();
+            self.asked.insert((*question, matches!(effect, Effect::Poll { .. })), flow_table);
+        }
         self.log.extend(effects.iter().cloned());
         self.effects.extend(effects);
         let Memory { installed, leases, .. } = &self.agent.dataplane;
@@ -133,24 +143,17 @@ impl Rig {
         match effect {
             Effect::Settle(token) => self.feed(Event::Settled(token)),
             Effect::Probe { bridge, question } => {
+                let flow_table = self.asked[&(question, false)].clone();
                 let side = self.side(&bridge);
-                let answer = side.trouble.clone().map_or_else(
-                    || {
-                        Ok(Probe {
-                            version: "3.1.0".to_owned(),
-                            flow_table: side.flow_table.clone(),
-                            stations: side.stations.clone(),
-                        })
-                    },
-                    Err,
-                );
+                let (version, stations) = ("3.1.0".to_owned(), side.stations.clone());
+                let answer = side.trouble.clone().map_or(Ok(Probe { version, flow_table, stations }), Err);
                 self.feed(Event::Probed { bridge, question, answer });
             }
             Effect::Poll { bridge, question, known, flows } => {
+                let flow_table = self.asked[&(question, true)].clone();
                 let side = self.side(&bridge);
                 let stations = (known != Some(side.stats)).then(|| side.stations.clone());
-                let poll =
-                    Poll { flow_table: flows.then(|| side.flow_table.clone()), stats: side.stats, stations };
+                let poll = Poll { flow_table: flows.then_some(flow_table), stats: side.stats, stations };
                 let answer = side.trouble.clone().map_or(Ok(poll), Err);
                 self.feed(Event::Polled { bridge, question, answer });
             }
