@@ -1,7 +1,9 @@
 //! The switching core on the host, by what becomes of a frame: `core/switch/...`.
 //!
-//! The tables have two ports and two stations, so that what is measured is the core and not a table.
+//! Each that is forwarded is measured with a look into the tables (`core/switch/access-trunk`) and with what was remembered
+//! of the frame before (`core/flow/access-trunk`). The tables have two ports and two stations, so that what is measured is the core and not a table.
 
+use std::cell::Cell;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -17,10 +19,12 @@ struct TwoPorts {
     ports: [abi::Port; 2],
     bridge: abi::Bridge,
     stations: [(FdbKey, FdbEntry); 2],
+    remembers: bool,
+    flow: Cell<Option<abi::Flow>>,
 }
 
 impl TwoPorts {
-    fn new(ingress: abi::Port, egress: abi::Port) -> Self {
+    fn new(ingress: abi::Port, egress: abi::Port, remembers: bool) -> Self {
         let station = |mac, port| {
             let key = FdbKey { bridge: 0, vid: Vid::from_tci(VID), mac: Mac::new(mac) };
             (key, FdbEntry { port, fixed: false, shown_s: NOW_S })
@@ -29,6 +33,8 @@ impl TwoPorts {
             ports: [ingress, egress],
             bridge: abi::Bridge { lease_s: NOW_S + 5, refresh_s: 75, ageing_s: 300, reserved: 0 },
             stations: [station(SENDER, 0), station(RECEIVER, 1)],
+            remembers,
+            flow: Cell::new(None),
         }
     }
 }
@@ -53,6 +59,12 @@ impl Tables for TwoPorts {
         Ok(())
     }
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
+    fn flow(&self, _: u32) -> Option<abi::Flow> {
+        self.flow.get()
+    }
+    fn remember(&self, _: u32, flow: abi::Flow) {
+        self.flow.set(self.remembers.then_some(flow));
+    }
 }
 
 fn access() -> abi::Port {
@@ -114,12 +126,18 @@ fn bench(
     frame: &[u8],
     expected: impl Fn(&Verdict) -> bool,
 ) {
-    let tables = TwoPorts::new(ingress, egress);
-    let verdict = switch(frame, &tables, IFINDEX).verdict;
-    assert!(expected(&verdict), "{name}: {verdict:?}");
-    c.bench_function(&format!("core/switch/{name}"), |b| {
-        b.iter(|| switch(black_box(frame), black_box(&tables), black_box(IFINDEX)));
-    });
+    for (way, remembers) in [("switch", false), ("flow", true)] {
+        let tables = TwoPorts::new(ingress, egress, remembers);
+        let verdict = switch(frame, &tables, IFINDEX).verdict;
+        assert!(expected(&verdict), "{name}: {verdict:?}");
+        if remembers && tables.flow.get().is_none() {
+            // Only what is forwarded is remembered.
+            continue;
+        }
+        c.bench_function(&format!("core/{way}/{name}"), |b| {
+            b.iter(|| switch(black_box(frame), black_box(&tables), black_box(IFINDEX)));
+        });
+    }
 }
 
 criterion_group!(core, known_unicast, punts_and_drops);

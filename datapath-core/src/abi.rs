@@ -8,10 +8,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, FdbEntry, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
-pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_2";
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_3";
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -137,6 +137,35 @@ impl FdbKey {
     }
 }
 
+/// Places in the flow cache of each CPU: a power of two.
+pub const FLOW_PLACES: u32 = 1 << 12;
+
+/// Value of map `FLOWS`, a per-CPU array: 48 octets. `crate::flow` says what it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Flow {
+    /// Destination and source address, each in 48 bits, and above them the frame's TCI and which tag it has.
+    pub addresses: [u64; 2],
+    /// Generation of the tables and second of the clock. No frame has the stamp 0 of an empty place.
+    pub stamp: u64,
+    /// The interface index of the device that the frame came from.
+    pub ifindex: u32,
+    /// MTU of the egress port in octets.
+    pub mtu: u32,
+    /// The port behind `ifindex`.
+    pub ingress: u16,
+    /// The port that the frame leaves through.
+    pub egress: u16,
+    /// The frame's VLAN.
+    pub vid: u16,
+    /// Which edit its tag needs.
+    pub edit: u16,
+    /// The tag that the edit writes.
+    pub tag: u32,
+    /// Whether unfinished checksums have to be looked for.
+    pub partial_checksums: u32,
+}
+
 /// Value of map `COUNTERS`, a per-CPU array by `PortNo`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -181,12 +210,13 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
-    assert!(ABI_VERSION == 2 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_2"));
+    assert!(ABI_VERSION == 3 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_3"));
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);
     assert!(size_of::<FdbKey>() == 12);
     assert!(size_of::<FdbValue>() == 16);
+    assert!(size_of::<Flow>() == 48 && FLOW_PLACES.is_power_of_two());
     assert!(size_of::<Counters>() == 352);
     assert!(size_of::<Trace>() == 16);
     assert!(PuntReason::ALL.len() <= 32);

@@ -19,6 +19,7 @@ pub mod abi;
 mod checksum;
 mod clock;
 mod fdb;
+mod flow;
 mod frame;
 mod mac;
 mod port;

@@ -1,8 +1,10 @@
 //! The switch: what becomes of a frame, from the first table to the verdict.
 //!
 //! The order of the steps is the order of NORMAL (OVS `xlate_normal`), with one addition: a frame that would
-//! change the FDB is punted, so that Open vSwitch changes its own with it.
+//! change the FDB is punted, so that Open vSwitch changes its own with it. Frames of a form that was forwarded a moment
+//! ago take a short cut (`crate::flow`).
 
+use crate::flow::{Flow, Form, Stamp};
 use crate::{
     DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, L4Checksum, PuntReason, Tagging,
     Verdict, Vid, abi, l4_checksum,
@@ -24,6 +26,22 @@ pub trait Tables {
     fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason>;
     /// Overwrites a station that is.
     fn update(&self, key: &FdbKey, entry: FdbEntry);
+
+    // The flow cache, for tables that have one.
+
+    /// Generation of the tables: another one after every change of them, except to a station that is new or remains on
+    /// its port.
+    fn generation(&self) -> u32 {
+        0
+    }
+    /// Begins another generation.
+    fn outdate_flows(&self) {}
+    /// What is remembered at a place, below [`abi::FLOW_PLACES`].
+    fn flow(&self, _place: u32) -> Option<abi::Flow> {
+        None
+    }
+    /// Remembers it there.
+    fn remember(&self, _place: u32, _flow: abi::Flow) {}
 }
 
 /// A verdict, and what was found on the way to it.
@@ -43,21 +61,51 @@ pub struct Outcome {
 /// The frame is only read: to carry out the verdict is up to the caller.
 #[inline(always)]
 pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Outcome {
+    let now_s = tables.now_s();
+    // Before the other tables: what is found in them is at least as new.
+    let stamp = Stamp::new(tables.generation(), now_s);
+    let header = frame.window::<HEADER_LEN>(0).map(Header::parse);
+    let form = header.as_ref().and_then(|header| Form::new(header, ifindex));
+
+    let remembered = form.and_then(|form| Flow::from_abi(&tables.flow(form.place())?, &form, stamp));
+    let flow = match remembered {
+        Some(flow) => flow,
+        None => match look_up(tables, ifindex, header, now_s) {
+            Ok(flow) => {
+                if let Some(form) = form {
+                    tables.remember(form.place(), flow.to_abi(&form, stamp));
+                }
+                flow
+            }
+            Err(outcome) => return outcome,
+        },
+    };
+    let tagged = header.is_some_and(|header| header.tagging != Tagging::Untagged);
+    let verdict = match unfit(frame, &flow, tagged) {
+        None => Verdict::Forward { port: flow.egress, tag: flow.tag },
+        Some(reason) => Verdict::Punt(reason),
+    };
+    Outcome { ingress: Some(flow.ingress), vid: Some(flow.vid), verdict }
+}
+
+/// The long way, through the tables.
+#[inline(always)]
+fn look_up<T: Tables>(tables: &T, ifindex: u32, header: Option<Header>, now_s: u32) -> Result<Flow, Outcome> {
     let mut outcome = Outcome { ingress: None, vid: None, verdict: Verdict::Punt(PuntReason::NotAPort) };
-    let Some(port_no) = tables.port_no(ifindex) else { return outcome };
-    let Some(port) = tables.port(port_no) else { return outcome };
+    let Some(port_no) = tables.port_no(ifindex) else { return Err(outcome) };
+    let Some(port) = tables.port(port_no) else { return Err(outcome) };
     if !port.has(abi::PORT_VALID) {
-        return outcome;
+        return Err(outcome);
     }
     outcome.ingress = Some(port_no);
-    outcome.verdict = match admit(frame, tables, port) {
-        Err(verdict) => verdict,
+    let routed = match admit(tables, port, header, now_s) {
+        Err(verdict) => Err(verdict),
         Ok(admitted) => {
             outcome.vid = Some(admitted.classified.vid);
-            forward(frame, tables, port, port_no, &admitted)
+            route(tables, port, port_no, &admitted)
         }
     };
-    outcome
+    routed.map_err(|verdict| Outcome { verdict, ..outcome })
 }
 
 /// A frame that is in a VLAN of an active bridge.
@@ -70,14 +118,14 @@ struct Admitted<'t> {
 
 /// Bridge, header and VLAN: everything up to the FDB.
 #[inline(always)]
-fn admit<'t, F: Frame + ?Sized, T: Tables>(
-    frame: &F,
+fn admit<'t, T: Tables>(
     tables: &'t T,
     port: &abi::Port,
+    header: Option<Header>,
+    now_s: u32,
 ) -> Result<Admitted<'t>, Verdict> {
     let punt = |reason| Err(Verdict::Punt(reason));
     let Some(bridge) = tables.bridge(port.bridge) else { return punt(PuntReason::BridgeSuspended) };
-    let now_s = tables.now_s();
     if bridge.lease_s == 0 {
         return punt(PuntReason::BridgeSuspended);
     }
@@ -85,8 +133,7 @@ fn admit<'t, F: Frame + ?Sized, T: Tables>(
         return punt(PuntReason::StaleHeartbeat);
     }
 
-    let Some(octets) = frame.window::<HEADER_LEN>(0) else { return punt(PuntReason::ShortFrame) };
-    let header = Header::parse(octets);
+    let Some(header) = header else { return punt(PuntReason::ShortFrame) };
     if header.tagging == Tagging::Stacked {
         return punt(PuntReason::StackedTags);
     }
@@ -119,65 +166,73 @@ fn admit<'t, F: Frame + ?Sized, T: Tables>(
 
 /// Source, destination and egress rules.
 #[inline(always)]
-fn forward<F: Frame + ?Sized, T: Tables>(
-    frame: &F,
+fn route<T: Tables>(
     tables: &T,
     port: &abi::Port,
     port_no: u16,
     admitted: &Admitted<'_>,
-) -> Verdict {
+) -> Result<Flow, Verdict> {
     let Admitted { header, classified, bridge, now_s } = admitted;
+    let punt = |reason| Err(Verdict::Punt(reason));
     let key = |mac| FdbKey { bridge: port.bridge, vid: classified.vid, mac };
 
     if let Some(reason) = source(tables, port, port_no, &key(header.src), bridge, *now_s) {
-        return Verdict::Punt(reason);
+        return punt(reason);
     }
     if header.dst.is_group() {
-        return Verdict::Punt(PuntReason::GroupDestination);
+        return punt(PuntReason::GroupDestination);
     }
 
-    let Some(station) = tables.fdb(&key(header.dst)) else {
-        return Verdict::Punt(PuntReason::UnknownDestination);
-    };
+    let Some(station) = tables.fdb(&key(header.dst)) else { return punt(PuntReason::UnknownDestination) };
     if station.freshness(*now_s, bridge.refresh_s, bridge.ageing_s) == Freshness::Expired {
-        return Verdict::Punt(PuntReason::UnknownDestination);
+        return punt(PuntReason::UnknownDestination);
     }
     if station.port == port_no {
-        return Verdict::Drop(DropReason::SamePort);
+        return Err(Verdict::Drop(DropReason::SamePort));
     }
-    let Some(out) = tables.port(station.port) else {
-        return Verdict::Punt(PuntReason::UnreachableDestination);
-    };
+    let Some(out) = tables.port(station.port) else { return punt(PuntReason::UnreachableDestination) };
     if !out.has(abi::PORT_VALID) || out.bridge != port.bridge || !out.members.contains(classified.vid) {
-        return Verdict::Punt(PuntReason::UnreachableDestination);
+        return punt(PuntReason::UnreachableDestination);
     }
     if port.has(abi::PORT_PROTECTED) && out.has(abi::PORT_PROTECTED) {
-        return Verdict::Drop(DropReason::Protected);
+        return Err(Verdict::Drop(DropReason::Protected));
     }
     if !out.has(abi::PORT_TARGET) {
-        return Verdict::Punt(PuntReason::UnreachableDestination);
+        return punt(PuntReason::UnreachableDestination);
     }
-
     let received = header.tagging.single();
-    let payload = if received.is_some() { HEADER_LEN } else { HEADER_LEN - 4 };
-    // One tag does not count (`packet_length`, kernel net/openvswitch/vport.c), and there is never more than one.
-    if frame.len() - payload as u32 > out.mtu {
-        return Verdict::Punt(PuntReason::OverMtu);
-    }
     if let Some(tag) = received
         && tag.dei()
         && port.has(abi::PORT_LEAVES_DEI)
     {
-        return Verdict::Punt(PuntReason::DropEligible);
+        return punt(PuntReason::DropEligible);
     }
-    if port.has(abi::PORT_PARTIAL_CHECKSUMS) {
+    Ok(Flow {
+        ingress: port_no,
+        egress: station.port,
+        vid: classified.vid,
+        tag: out.egress(*classified, received),
+        mtu: out.mtu,
+        partial_checksums: port.has(abi::PORT_PARTIAL_CHECKSUMS),
+    })
+}
+
+/// Why this frame cannot go where others of its form go.
+#[inline(always)]
+fn unfit<F: Frame + ?Sized>(frame: &F, flow: &Flow, tagged: bool) -> Option<PuntReason> {
+    let payload = if tagged { HEADER_LEN } else { HEADER_LEN - 4 };
+    // One tag does not count (`packet_length`, kernel net/openvswitch/vport.c), and there is never more than one.
+    if frame.len() - payload as u32 > flow.mtu {
+        return Some(PuntReason::OverMtu);
+    }
+    if flow.partial_checksums {
         match l4_checksum(frame, payload) {
             L4Checksum::Complete => {}
-            L4Checksum::Partial => return Verdict::Punt(PuntReason::PartialChecksum),
-            L4Checksum::Unknown => return Verdict::Punt(PuntReason::UnknownChecksum),
+            L4Checksum::Partial => return Some(PuntReason::PartialChecksum),
+            L4Checksum::Unknown => return Some(PuntReason::UnknownChecksum),
         }
     }
-    Verdict::Forward { port: station.port, tag: out.egress(*classified, received) }
+    None
 }
 
 /// Learns the source. `Some` if the frame has to go through Open vSwitch for that.
@@ -207,6 +262,9 @@ fn source<T: Tables>(
         Freshness::Expired => PuntReason::NewSource,
     };
     tables.update(key, seen);
+    if reason == PuntReason::MovedSource {
+        tables.outdate_flows();
+    }
     Some(reason)
 }
 

@@ -88,57 +88,75 @@ impl Tpid {
 }
 
 /// One tag on the wire: TPID, PCP, DEI and VID (802.1Q clause 9.5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tag {
-    tpid: Tpid,
-    tci: u16,
-}
+///
+/// Kept as the number that its four octets are, TPID first: the BPF program writes it in one piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Tag(u32);
 
 impl Tag {
-    const DEI: u16 = 1 << 12;
+    const DEI: u32 = 1 << 12;
 
     /// A tag as Open vSwitch pushes it: with DEI 0.
     #[inline(always)]
     pub const fn new(tpid: Tpid, pcp: Pcp, vid: Vid) -> Self {
-        Self { tpid, tci: (pcp.0 as u16) << 13 | vid.0 }
+        Self::from_wire(tpid, (pcp.0 as u16) << 13 | vid.0)
     }
 
     /// A tag as received.
     #[inline(always)]
     pub const fn from_wire(tpid: Tpid, tci: u16) -> Self {
-        Self { tpid, tci }
+        Self((tpid.ethertype() as u32) << 16 | tci as u32)
     }
 
     /// The protocol identifier.
     #[inline(always)]
     pub const fn tpid(self) -> Tpid {
-        self.tpid
+        match Tpid::from_ethertype((self.0 >> 16) as u16) {
+            Some(Tpid::Dot1Ad) => Tpid::Dot1Ad,
+            _ => Tpid::Dot1Q,
+        }
+    }
+
+    /// Priority, drop-eligible bit and VLAN.
+    #[inline(always)]
+    pub const fn tci(self) -> u16 {
+        self.0 as u16
     }
 
     /// The VLAN.
     #[inline(always)]
     pub const fn vid(self) -> Vid {
-        Vid::from_tci(self.tci)
+        Vid::from_tci(self.tci())
     }
 
     /// The priority.
     #[inline(always)]
     pub const fn pcp(self) -> Pcp {
-        Pcp((self.tci >> 13) as u8)
+        Pcp((self.tci() >> 13) as u8)
     }
 
     /// The drop-eligible bit.
     #[inline(always)]
     pub const fn dei(self) -> bool {
-        self.tci & Self::DEI != 0
+        self.0 & Self::DEI != 0
     }
 
     /// The four octets on the wire.
     #[inline(always)]
     pub const fn to_bytes(self) -> [u8; 4] {
-        let [a, b] = self.tpid.ethertype().to_be_bytes();
-        let [c, d] = self.tci.to_be_bytes();
-        [a, b, c, d]
+        self.0.to_be_bytes()
+    }
+
+    /// The tag as a number.
+    #[inline(always)]
+    pub(crate) const fn to_word(self) -> u32 {
+        self.0
+    }
+
+    /// The tag with this number, which [`Self::to_word`] gave.
+    #[inline(always)]
+    pub(crate) const fn from_word(word: u32) -> Self {
+        Self(word)
     }
 
     /// Whether Open vSwitch holds the two for the same tag. It cannot represent the drop-eligible bit
@@ -146,7 +164,14 @@ impl Tag {
     /// that is the same in everything else keeps the DEI it came with.
     #[inline(always)]
     pub const fn same_but_dei(self, other: Self) -> bool {
-        self.tpid.ethertype() == other.tpid.ethertype() && self.tci | Self::DEI == other.tci | Self::DEI
+        self.0 | Self::DEI == other.0 | Self::DEI
+    }
+}
+
+impl core::fmt::Debug for Tag {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let tpid = self.tpid().ethertype();
+        write!(out, "Tag({tpid:#06x} pcp {} dei {} vid {})", self.pcp().0, self.dei(), self.vid())
     }
 }
 

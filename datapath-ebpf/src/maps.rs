@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_NOEXIST,
-    helpers::{bpf_ktime_get_coarse_ns, generated::bpf_jiffies64},
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, generated::bpf_jiffies64},
     macros::map,
     maps::{Array, DevMap, HashMap, PerCpuArray},
 };
@@ -37,6 +37,19 @@ pub(crate) static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
 /// Counters by `PortNo`.
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<abi::Counters> = PerCpuArray::with_max_entries(abi::MAX_PORTS, 0);
+
+/// Generation of the tables: when they last changed, in the low bits of the monotonic clock's nanoseconds. A remembered
+/// verdict is used for a second at most, so that no two changes within its life have the same number.
+#[map]
+static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+
+/// What became of frames of late.
+#[map]
+static FLOWS: PerCpuArray<abi::Flow> = PerCpuArray::with_max_entries(abi::FLOW_PLACES, 0);
+
+/// The same for `trunkline_trace`, which runs where a port's program may interrupt it.
+#[map]
+static TRACE_FLOWS: PerCpuArray<abi::Flow> = PerCpuArray::with_max_entries(1, 0);
 
 /// Question and answer of `trunkline_trace`.
 #[map]
@@ -118,6 +131,34 @@ impl Tables for Live {
         // If the entry was deleted meanwhile there may be no room; then the next frame finds no entry, and learns.
         let _ = FDB.insert(key, key.value(entry), 0);
     }
+
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        // SAFETY: an array's value is always there, and aligned.
+        GENERATION.get_ptr(0).map_or(0, |generation| unsafe { generation.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn outdate_flows(&self) {
+        if let Some(generation) = GENERATION.get_ptr_mut(0) {
+            // SAFETY: an array's value is always there, and aligned; the helper reads a clock.
+            unsafe { generation.write_volatile(bpf_ktime_get_ns() as u32) };
+        }
+    }
+
+    #[inline(always)]
+    fn flow(&self, place: u32) -> Option<abi::Flow> {
+        // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
+        FLOWS.get_ptr(place).map(|flow| unsafe { *flow })
+    }
+
+    #[inline(always)]
+    fn remember(&self, place: u32, flow: abi::Flow) {
+        if let Some(known) = FLOWS.get_ptr_mut(place) {
+            // SAFETY: as above.
+            unsafe { *known = flow };
+        }
+    }
 }
 
 /// The same tables, on which nothing is learned.
@@ -150,4 +191,22 @@ impl Tables for ReadOnly {
     }
     #[inline(always)]
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        self.0.generation()
+    }
+    #[inline(always)]
+    fn outdate_flows(&self) {}
+    #[inline(always)]
+    fn flow(&self, _: u32) -> Option<abi::Flow> {
+        // SAFETY: `trunkline_trace` does not interrupt itself.
+        TRACE_FLOWS.get_ptr(0).map(|flow| unsafe { *flow })
+    }
+    #[inline(always)]
+    fn remember(&self, _: u32, flow: abi::Flow) {
+        if let Some(known) = TRACE_FLOWS.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe { *known = flow };
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The pipeline on tables in memory: its rules one by one, then its invariants on random input.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use super::*;
@@ -22,7 +22,11 @@ const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
 struct Memory {
     ports: Vec<Port>,
     bridge: Bridge,
+    now_s: Cell<u32>,
     fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
+    generation: Cell<u32>,
+    /// The flow cache, if there is one.
+    flows: Option<RefCell<BTreeMap<u32, abi::Flow>>>,
 }
 
 impl Tables for Memory {
@@ -37,7 +41,7 @@ impl Tables for Memory {
         (bridge_no == 0).then_some(&self.bridge)
     }
     fn now_s(&self) -> u32 {
-        NOW_S
+        self.now_s.get()
     }
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.fdb.borrow().get(key).copied()
@@ -52,6 +56,20 @@ impl Tables for Memory {
     }
     fn update(&self, key: &FdbKey, entry: FdbEntry) {
         self.fdb.borrow_mut().insert(*key, entry);
+    }
+    fn generation(&self) -> u32 {
+        self.generation.get()
+    }
+    fn outdate_flows(&self) {
+        self.generation.set(self.generation.get() + 1);
+    }
+    fn flow(&self, place: u32) -> Option<abi::Flow> {
+        self.flows.as_ref()?.borrow().get(&place).copied()
+    }
+    fn remember(&self, place: u32, flow: abi::Flow) {
+        if let Some(flows) = &self.flows {
+            flows.borrow_mut().insert(place, flow);
+        }
     }
 }
 
@@ -83,7 +101,14 @@ fn trunk() -> Port {
 
 fn memory(ports: &[Port]) -> Memory {
     let bridge = Bridge { lease_s: NOW_S + 5, refresh_s: 75, ageing_s: 300, reserved: 0 };
-    Memory { ports: ports.to_vec(), bridge, fdb: RefCell::default() }
+    Memory {
+        ports: ports.to_vec(),
+        bridge,
+        fdb: RefCell::default(),
+        generation: Cell::new(1),
+        now_s: Cell::new(NOW_S),
+        flows: Some(RefCell::default()),
+    }
 }
 
 impl Memory {
@@ -257,6 +282,7 @@ fn protected_ports_do_not_talk_to_each_other() {
     tables.ports[0].flags |= PORT_PROTECTED;
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
     tables.ports[1].flags |= PORT_PROTECTED;
+    tables.outdate_flows();
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Drop(DropReason::Protected));
 }
 
@@ -292,8 +318,39 @@ fn a_drop_eligible_frame_is_left_to_a_datapath_that_clears_the_bit() {
     let eligible = tagged(B, A, 0x100a);
     assert_eq!(tables.run(1, &eligible), Verdict::Forward { port: 2, tag: TagOp::Pop });
     tables.ports[0].flags |= PORT_LEAVES_DEI;
+    tables.outdate_flows();
     assert_eq!(tables.run(1, &eligible), Verdict::Punt(PuntReason::DropEligible));
     assert_eq!(tables.run(1, &tagged(B, A, 10)), Verdict::Forward { port: 2, tag: TagOp::Pop });
+}
+
+#[test]
+fn frames_after_the_first_are_forwarded_by_what_was_remembered_of_it() {
+    let mut tables = pair();
+    let forward = Verdict::Forward { port: 2, tag: TagOp::Keep };
+    assert_eq!(tables.run(1, &untagged(B, A)), forward);
+    // Behind the cache's back, which nothing else does.
+    tables.ports[1].flags |= PORT_PROTECTED;
+    tables.ports[0].flags |= PORT_PROTECTED;
+    assert_eq!(tables.run(1, &untagged(B, A)), forward);
+    let mut too_long = untagged(B, A);
+    too_long.resize(1515, 0);
+    assert_eq!(tables.run(1, &too_long), Verdict::Punt(PuntReason::OverMtu));
+    // Another form, another second, another generation.
+    assert_eq!(tables.run(2, &untagged(A, B)), Verdict::Drop(DropReason::Protected));
+    tables.now_s.set(NOW_S + 1);
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Drop(DropReason::Protected));
+    tables.now_s.set(NOW_S);
+    tables.outdate_flows();
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Drop(DropReason::Protected));
+}
+
+#[test]
+fn a_move_outdates_what_was_remembered() {
+    let tables = memory(&[access(10), access(10), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
+    assert_eq!(tables.run(3, &untagged(A, B)), Verdict::Punt(PuntReason::MovedSource));
+    assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 3, tag: TagOp::Keep });
+    assert_eq!(tables.run(2, &untagged(A, B)), Verdict::Punt(PuntReason::MovedSource));
 }
 
 #[test]
@@ -358,6 +415,84 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     ];
     (any_mac(), any_mac(), rest)
         .prop_map(|(dst, src, rest)| [&dst.octets()[..], &src.octets(), &rest].concat())
+}
+
+/// What happens to a switch.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A frame, on this port.
+    Frame(u32, Vec<u8>),
+    /// Time passes.
+    Seconds(u32),
+    /// The agent writes a port's rules.
+    Rules(usize, Box<Port>),
+    /// The agent forgets a station.
+    Forget(Mac, u16),
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    // Few forms of frames, so that they come again.
+    let vlan = prop_oneof![
+        Just(vec![0xab, 0xcd]),
+        (0..12_u16).prop_map(|vid| {
+            let [a, b] = vid.to_be_bytes();
+            vec![0x81, 0, a, b, 0xab, 0xcd]
+        })
+    ];
+    let station = || (0..3_u8).prop_map(|n| Mac::new([2, 0, 0, 0, 0, n]));
+    let length = prop_oneof![Just(60_usize), Just(1515)];
+    let frame = (1..4_u32, station(), station(), vlan, length).prop_map(|(port, dst, src, rest, length)| {
+        let mut octets = frame(dst, src, &rest);
+        octets.resize(length, 0);
+        Event::Frame(port, octets)
+    });
+    prop_oneof![
+        40 => frame,
+        2 => (0..100_u32).prop_map(Event::Seconds),
+        1 => (0..3_usize, any_port()).prop_map(|(place, port)| Event::Rules(place, Box::new(port))),
+        1 => (station(), 0..12_u16).prop_map(|(mac, vlan)| Event::Forget(mac, vlan)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    /// With the flow cache every frame has the outcome, and leaves the stations, that it would without.
+    #[test]
+    fn the_flow_cache_makes_no_difference(
+        ports in proptest::collection::vec(any_port(), 3),
+        events in proptest::collection::vec(any_event(), 1..120),
+    ) {
+        let mut cached = memory(&ports);
+        cached.bridge.lease_s = u32::MAX;
+        let mut plain = Memory { flows: None, bridge: cached.bridge, ..memory(&ports) };
+        for event in events {
+            match event {
+                Event::Frame(port, octets) => {
+                    let outcomes = [&cached, &plain].map(|tables| switch(&octets[..], tables, 100 + port));
+                    prop_assert_eq!(outcomes[0], outcomes[1]);
+                }
+                Event::Seconds(seconds) => {
+                    for tables in [&cached, &plain] {
+                        tables.now_s.set(tables.now_s.get() + seconds);
+                    }
+                }
+                Event::Rules(place, rules) => {
+                    for tables in [&mut cached, &mut plain] {
+                        tables.ports[place] = *rules;
+                        tables.outdate_flows();
+                    }
+                }
+                Event::Forget(mac, vlan) => {
+                    for tables in [&cached, &plain] {
+                        tables.fdb.borrow_mut().remove(&key(mac, vlan));
+                        tables.outdate_flows();
+                    }
+                }
+            }
+            prop_assert_eq!(&*cached.fdb.borrow(), &*plain.fdb.borrow());
+        }
+    }
 }
 
 proptest! {

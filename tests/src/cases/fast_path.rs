@@ -1,6 +1,6 @@
 //! The switching core on the host, and the loaded program beside it, for one bridge.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ struct HostTables {
     ports: Vec<abi::Port>,
     fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
     now_s: u32,
+    generation: Cell<u32>,
+    flows: RefCell<BTreeMap<u32, abi::Flow>>,
 }
 
 impl Tables for HostTables {
@@ -64,6 +66,18 @@ impl Tables for HostTables {
     fn update(&self, key: &FdbKey, entry: FdbEntry) {
         self.fdb.borrow_mut().insert(*key, entry);
     }
+    fn generation(&self) -> u32 {
+        self.generation.get()
+    }
+    fn outdate_flows(&self) {
+        self.generation.set(self.generation.get().wrapping_add(1));
+    }
+    fn flow(&self, place: u32) -> Option<abi::Flow> {
+        self.flows.borrow().get(&place).copied()
+    }
+    fn remember(&self, place: u32, flow: abi::Flow) {
+        self.flows.borrow_mut().insert(place, flow);
+    }
 }
 
 fn now_s() -> u32 {
@@ -85,7 +99,13 @@ impl FastPath {
                 kernel.enter(PortNo(place), &port).expect("a port in the program's tables");
             }
         }
-        let tables = HostTables { ports: Vec::new(), fdb: RefCell::default(), now_s: 0 };
+        let tables = HostTables {
+            ports: Vec::new(),
+            fdb: RefCell::default(),
+            now_s: 0,
+            generation: Cell::new(1),
+            flows: RefCell::default(),
+        };
         Self { tables, kernel }
     }
 
@@ -98,6 +118,7 @@ impl FastPath {
         self.tables.ports = vec![abi::Port::UNUSED; MAX_PORTS];
         self.tables.ports[..rules.len()].copy_from_slice(&rules);
         self.tables.fdb.borrow_mut().clear();
+        self.tables.outdate_flows();
         if let Some(kernel) = &mut self.kernel {
             kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s()).expect("an active bridge");
             for (place, rules) in (0..).zip(&self.tables.ports) {
@@ -134,12 +155,14 @@ impl FastPath {
             Some(entry) => self.tables.update(&key, entry),
             None => drop(self.tables.fdb.borrow_mut().remove(&key)),
         }
+        self.tables.outdate_flows();
         if let Some(kernel) = &mut self.kernel {
             kernel.set_station(&key, entry).expect("a station of the program");
         }
     }
 
-    /// Switches a frame from a port (from 0). An error says where core and program differ.
+    /// Switches a frame from a port (from 0); one that is forwarded twice, for the flow caches. An error says where core
+    /// and program differ.
     ///
     /// # Errors
     /// The loaded program decided or edited otherwise than the core.
@@ -149,10 +172,33 @@ impl FastPath {
     pub fn switch(&mut self, port: u16, frame: &[u8]) -> Result<Outcome, String> {
         let ifindex = FIRST_IFINDEX + u32::from(port);
         self.tables.now_s = now_s();
-        let ran = self.kernel.as_mut().map(|kernel| {
+        if let Some(kernel) = &mut self.kernel {
             kernel.apply(&Op::Activate(BridgeNo(0), TIMES), self.tables.now_s).expect("an active bridge");
-            kernel.trace(ifindex, frame).expect("a run of the program")
-        });
+        }
+        let outcome = self.switch_once(ifindex, frame)?;
+        if let Verdict::Forward { .. } = outcome.verdict {
+            // Now both remember it.
+            let again = self.switch_once(ifindex, frame)?;
+            if again != outcome {
+                return Err(format!("at first {outcome:?}, then {again:?}"));
+            }
+        }
+        if let (Verdict::Punt(PuntReason::NewSource | PuntReason::MovedSource), Some(vid), Some(kernel)) =
+            (outcome.verdict, outcome.vid, &mut self.kernel)
+        {
+            // The program's run changes nothing, so that a frame can be asked about without being seen.
+            let mac = trunkline_core::Mac::new(*frame[6..].first_chunk().expect("it has a source"));
+            let key = FdbKey { bridge: 0, vid, mac };
+            kernel.set_station(&key, self.tables.fdb(&key)).expect("a station of the program");
+        }
+        Ok(outcome)
+    }
+
+    /// The core's outcome, after the program's, which must be the same.
+    fn switch_once(&mut self, ifindex: u32, frame: &[u8]) -> Result<Outcome, String> {
+        // First, as it learns nothing.
+        let ran =
+            self.kernel.as_mut().map(|kernel| kernel.trace(ifindex, frame).expect("a run of the program"));
         let outcome = switch(frame, &self.tables, ifindex);
         if let Some((trace, sent)) = ran {
             let theirs = (trace.kind, trace.detail, trace.vid);
@@ -163,14 +209,6 @@ impl FastPath {
             if sent != expected {
                 return Err(format!("{outcome:?}: the program sends {sent:02x?}, not {expected:02x?}"));
             }
-        }
-        if let (Verdict::Punt(PuntReason::NewSource | PuntReason::MovedSource), Some(vid), Some(kernel)) =
-            (outcome.verdict, outcome.vid, &mut self.kernel)
-        {
-            // The program's run changes nothing, so that a frame can be asked about without being seen.
-            let mac = trunkline_core::Mac::new(*frame[6..].first_chunk().expect("it has a source"));
-            let key = FdbKey { bridge: 0, vid, mac };
-            kernel.set_station(&key, self.tables.fdb(&key)).expect("a station of the program");
         }
         Ok(outcome)
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{Array, MapData, MapError};
+use rustix::time::{ClockId, clock_gettime};
 use trunkline_core::abi;
 
 use super::{BridgeNo, pod::Raw};
@@ -21,6 +22,7 @@ pub struct Brake {
 
 struct State {
     bridges: Array<MapData, Raw<abi::Bridge>>,
+    generation: Array<MapData, u32>,
     active: BTreeSet<BridgeNo>,
     last: Option<Arc<Rows>>,
     /// Events of the database so far, the one at which the brake was last pulled, and those the agent has taken up.
@@ -29,11 +31,28 @@ struct State {
     taken: u64,
 }
 
+impl State {
+    /// As the programs do it (map `GENERATION`): with the time.
+    fn outdate_flows(&mut self) -> Result<(), MapError> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        self.generation.set(0, ns as u32, 0)
+    }
+}
+
 const SUSPENDED: abi::Bridge = abi::Bridge { lease_s: 0, refresh_s: 0, ageing_s: 0, reserved: 0 };
 
 impl Brake {
-    pub(super) fn new(bridges: Array<MapData, Raw<abi::Bridge>>) -> Self {
-        let state = State { bridges, active: BTreeSet::new(), last: None, passed: 0, pulled: 0, taken: 0 };
+    pub(super) fn new(bridges: Array<MapData, Raw<abi::Bridge>>, generation: Array<MapData, u32>) -> Self {
+        let state = State {
+            bridges,
+            generation,
+            active: BTreeSet::new(),
+            last: None,
+            passed: 0,
+            pulled: 0,
+            taken: 0,
+        };
         Self { state: Mutex::new(state) }
     }
 
@@ -58,7 +77,10 @@ impl Brake {
         }
         state.pulled = state.passed;
         let active: Vec<BridgeNo> = state.active.iter().copied().collect();
-        active.into_iter().try_for_each(|bridge| state.bridges.set(u32::from(bridge.0), Raw(SUSPENDED), 0))
+        let suspended =
+            active.into_iter().map(|bridge| state.bridges.set(u32::from(bridge.0), Raw(SUSPENDED), 0));
+        let suspended = suspended.fold(Ok(()), Result::and);
+        state.outdate_flows().and(suspended)
     }
 
     /// The agent begins with the next event of the database, and from now on decides with the knowledge of it.
@@ -77,6 +99,12 @@ impl Brake {
             if state.pulled > state.taken { SUSPENDED } else { value }
         };
         state.bridges.set(u32::from(bridge.0), Raw(value), 0)
+    }
+
+    /// Lets the programs forget what they remember of frames; to be called after every change of a table. A second
+    /// time, after those that ran meanwhile have ended, makes sure that none remembers what it read in between.
+    pub(super) fn outdate_flows(&self) -> Result<(), MapError> {
+        self.lock().outdate_flows()
     }
 
     /// A thread that panicked within has at worst left a bridge suspended.

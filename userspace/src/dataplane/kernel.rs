@@ -95,7 +95,7 @@ impl Kernel {
         Ok(Self {
             slots: map(&mut ebpf, "SLOTS")?,
             ports: map(&mut ebpf, "PORTS")?,
-            brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?)),
+            brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?, map(&mut ebpf, "GENERATION")?)),
             fdb: map(&mut ebpf, "FDB")?,
             learned: map(&mut ebpf, "LEARNED")?,
             devices: map(&mut ebpf, "DEVICES")?,
@@ -166,9 +166,11 @@ impl Kernel {
     /// # Errors
     /// The table could not be written.
     pub fn overwrite_rules(&mut self, port: PortNo, rules: &abi::Port) -> Result<(), DataplaneError> {
-        self.ports
+        let written = self
+            .ports
             .set(u32::from(port.0), Raw(*rules), 0)
-            .map_err(|e| DataplaneError::new("write the rules of", format!("port {}", port.0), &e))
+            .map_err(|e| DataplaneError::new("write the rules of", format!("port {}", port.0), &e));
+        written.and(self.outdate_flows())
     }
 
     fn install(&mut self, port: PortNo, new: &InstalledPort) -> Result<(), DataplaneError> {
@@ -230,6 +232,51 @@ impl Kernel {
         results.into_iter().collect()
     }
 
+    fn carry_out(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
+        match op {
+            Op::Suspend(bridge) => {
+                self.write_lease(*bridge, 0, BridgeTimes { refresh_s: 0, ageing_s: 0 })?;
+                self.installed.active.remove(bridge);
+                Ok(())
+            }
+            Op::Drain => {
+                drain();
+                Ok(())
+            }
+            Op::Remove(port) => self.remove(*port),
+            Op::Flush(ports) => {
+                for (key, entry) in self.stations()? {
+                    if ports.contains(&PortNo(entry.port)) {
+                        self.write_station(&key, None)?;
+                    }
+                }
+                ports.iter().try_for_each(|port| self.recount(*port, 0))
+            }
+            Op::Install(port, new) => self.install(*port, new),
+            Op::Activate(bridge, times) => {
+                self.write_lease(*bridge, now_s + LEASE_S, *times)?;
+                self.installed.active.insert(*bridge, *times);
+                Ok(())
+            }
+        }
+    }
+
+    fn write_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
+        let raw = key.to_abi();
+        let result = match entry {
+            Some(entry) => self.fdb.insert(Raw(raw), Raw(raw.value(entry)), 0),
+            None => absent_is_fine(self.fdb.remove(&Raw(raw))),
+        };
+        result
+            .map_err(|e| DataplaneError::new("write", format!("station {} in VLAN {}", key.mac, key.vid), &e))
+    }
+
+    fn outdate_flows(&self) -> Result<(), DataplaneError> {
+        self.brake
+            .outdate_flows()
+            .map_err(|e| DataplaneError::new("outdate", "what the programs remember", &e))
+    }
+
     fn cpus(&self) -> usize {
         aya::util::nr_cpus().unwrap_or(1)
     }
@@ -254,32 +301,9 @@ impl Dataplane for Kernel {
     }
 
     fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
-        match op {
-            Op::Suspend(bridge) => {
-                self.write_lease(*bridge, 0, BridgeTimes { refresh_s: 0, ageing_s: 0 })?;
-                self.installed.active.remove(bridge);
-                Ok(())
-            }
-            Op::Drain => {
-                drain();
-                Ok(())
-            }
-            Op::Remove(port) => self.remove(*port),
-            Op::Flush(ports) => {
-                for (key, entry) in self.stations()? {
-                    if ports.contains(&PortNo(entry.port)) {
-                        self.set_station(&key, None)?;
-                    }
-                }
-                ports.iter().try_for_each(|port| self.recount(*port, 0))
-            }
-            Op::Install(port, new) => self.install(*port, new),
-            Op::Activate(bridge, times) => {
-                self.write_lease(*bridge, now_s + LEASE_S, *times)?;
-                self.installed.active.insert(*bridge, *times);
-                Ok(())
-            }
-        }
+        let result = self.carry_out(op, now_s);
+        // Also after a failure, which may have changed something.
+        result.and(self.outdate_flows())
     }
 
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
@@ -304,13 +328,7 @@ impl Dataplane for Kernel {
     }
 
     fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
-        let raw = key.to_abi();
-        let result = match entry {
-            Some(entry) => self.fdb.insert(Raw(raw), Raw(raw.value(entry)), 0),
-            None => absent_is_fine(self.fdb.remove(&Raw(raw))),
-        };
-        result
-            .map_err(|e| DataplaneError::new("write", format!("station {} in VLAN {}", key.mac, key.vid), &e))
+        self.write_station(key, entry).and(self.outdate_flows())
     }
 
     fn recount(&mut self, port: PortNo, stations: u32) -> Result<(), DataplaneError> {
