@@ -1,9 +1,9 @@
 //! Running other programs: every failure names the step, the status and the command line.
 
-use std::env;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _, stdout};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::{env, thread};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -25,21 +25,40 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a command, showing its output while handing each line of its stdout to `each`.
+/// Runs a command, showing its output while handing each line of its stdout to `each`. Where its stderr is a pipe, that
+/// is passed on, too.
 pub(crate) fn tee(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
     if stdout().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
         command.env("CARGO_TERM_COLOR", "always");
     }
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", line(command)))?;
+    let errors = child.stderr.take();
+    // Nobody may be listening.
+    let errors = errors.map(|mut pipe| thread::spawn(move || io::copy(&mut pipe, &mut stderr())));
     let mut pipe = BufReader::new(child.stdout.take().context("the child's stdout is not a pipe")?);
     let mut bytes = Vec::new();
-    while pipe.read_until(b'\n', &mut bytes).context("reading the child's output")? > 0 {
-        stdout().write_all(&bytes).and_then(|()| stdout().flush()).context("writing to stdout")?;
-        each(String::from_utf8_lossy(&bytes).trim_end());
-        bytes.clear();
+    loop {
+        let arrived = pipe.fill_buf().context("reading the child's output")?;
+        if arrived.is_empty() {
+            break;
+        }
+        stdout().write_all(arrived).and_then(|()| stdout().flush()).context("writing to stdout")?;
+        bytes.extend_from_slice(arrived);
+        let count = arrived.len();
+        pipe.consume(count);
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            let rest = bytes.split_off(end + 1);
+            each(String::from_utf8_lossy(&bytes).trim_end());
+            bytes = rest;
+        }
     }
-    child.wait().context("waiting for the child")
+    if !bytes.is_empty() {
+        each(String::from_utf8_lossy(&bytes).trim_end());
+    }
+    let status = child.wait().context("waiting for the child")?;
+    errors.map(thread::JoinHandle::join);
+    Ok(status)
 }
 
 /// Finds a program in `PATH` or where system administration programs are.

@@ -5,6 +5,7 @@
 mod apt;
 mod ci;
 mod command;
+mod debian;
 mod ebpf;
 mod install;
 mod linker;
@@ -15,6 +16,7 @@ mod setup;
 mod tally;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::ffi::OsString;
@@ -55,6 +57,8 @@ enum Verb {
     Test(test::Args),
     /// Fetch other versions of Open vSwitch to test against, into target/ovs
     Ovs(ovs::Args),
+    /// Run a command as root under another kernel, in a virtual machine on this machine's files
+    Vm(vm::Args),
     /// Show trunkline beside a private Open vSwitch in network namespaces (needs root)
     Demo {
         /// Arguments for the demo; --help lists them
@@ -75,7 +79,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         // One sentence, without a backtrace whatever the environment says.
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -84,7 +88,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let ws = Workspace::find()?;
     match cli.verb {
         Verb::Setup => setup::all(&ws),
@@ -94,8 +98,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Install { destdir } => install::install(&ws, &destdir),
         Verb::Test(args) => test::run(&ws, &args),
         Verb::Ovs(args) => ovs::fetch(&ws, &args),
+        Verb::Vm(args) => return vm::run(&ws, args).map(ExitCode::from),
         Verb::Demo { args } => program::demo(&ws, &args),
         Verb::Bench { suite, args } => program::bench(&ws, suite.as_deref(), &args),
         Verb::Ci => ci::run_all(&ws),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

@@ -38,12 +38,20 @@ pub(crate) const VSWITCH: &[Program] = &[
     program("ovs-vsctl", "openvswitch-switch"),
 ];
 
+/// What the VM lab uses, apart from the kernels.
+pub(crate) const VM: &[Program] = &[
+    program("qemu-system-x86_64", "qemu-system-x86"),
+    program("modprobe", "kmod"),
+    program("depmod", "kmod"),
+    program("setpriv", "util-linux"),
+];
+
 /// What the check of the systemd unit uses.
 pub(crate) const SYSTEMD: &[Program] = &[program("systemd-analyze", "systemd")];
 
 /// The verb `setup`: everything that any other verb needs.
 pub(crate) fn all(ws: &Workspace) -> Result<()> {
-    ensure(NETWORK.iter().chain(SYSTEMD))?;
+    ensure(NETWORK.iter().chain(SYSTEMD).chain(VM))?;
     let (toolchain, linker) = toolchain::choose(ws, Lint::Yes)?;
     note(&format!("all set: {toolchain}, {}", linker.display()));
     Ok(())

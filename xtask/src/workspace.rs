@@ -61,6 +61,11 @@ impl Workspace {
         self.host_target.join(directory).join(name)
     }
 
+    /// Cargo's target directory for the host.
+    pub(crate) fn host_target(&self) -> &Path {
+        &self.host_target
+    }
+
     /// A path below the workspace's own `target`, for what must not depend on `CARGO_TARGET_DIR`.
     pub(crate) fn own_target(&self, path: &str) -> PathBuf {
         self.root.join("target").join(path)

@@ -1,0 +1,84 @@
+//! The verb `vm`: a command as root under another kernel, in a virtual machine on this machine's own files.
+//!
+//! The VM sees all files of the host. What it writes stays in its memory, except in the project's directory. It has no
+//! network. Nothing is installed but qemu.
+
+mod initramfs;
+pub(crate) mod kernel;
+mod machine;
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::command::note;
+use crate::workspace::Workspace;
+use crate::{ovs, setup};
+use kernel::Kernel;
+use machine::{Job, Machine};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The kernel
+    #[arg(long, value_name = "VERSION", default_value = kernel::DEFAULT, value_parser = kernel::version_names())]
+    kernel: String,
+    /// Open vSwitch of another version than the installed one
+    #[arg(long, value_name = "VERSION", value_parser = ovs::version_names())]
+    ovs: Option<String>,
+    /// End the VM after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Virtual processors
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Memory, which also holds what is written
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    memory: u32,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// The verb; returns the status of the command.
+pub(crate) fn run(ws: &Workspace, args: Args) -> Result<u8> {
+    let Args { kernel, ovs, timeout, cpus, memory, command } = args;
+    let mut job = Job {
+        command,
+        env: vec![],
+        // Elsewhere may be covered by what is the machine's own.
+        directory: env::current_dir()
+            .ok()
+            .filter(|here| here.starts_with(&ws.root))
+            .unwrap_or_else(|| ws.root.clone()),
+        cpus,
+        memory_mib: memory,
+        limit: timeout.map(Duration::from_secs),
+    };
+    if let Some(version) = ovs {
+        job.env = ovs_environment(&ovs::get(ws, &version)?)?;
+    }
+    run_job(ws, &kernel, &job, |_line| ())
+}
+
+/// Runs a job under a kernel, fetched if it is not here; each line of its stdout goes to `each`, too. Returns its status.
+pub(crate) fn run_job(ws: &Workspace, version: &str, job: &Job, each: impl FnMut(&str)) -> Result<u8> {
+    machine::check()?;
+    setup::ensure(setup::VM)?;
+    let kernel = Kernel::get(ws, version)?;
+    let machine = Machine::new(ws, &kernel, job)?;
+    let status = machine.run(each);
+    for complaint in machine.complaints() {
+        note(&format!("Linux {}: {complaint}", kernel.release));
+    }
+    status
+}
+
+/// The programs of a fetched version first, for whoever looks in `PATH`; the tests look at the other.
+fn ovs_environment(bin: &Path) -> Result<Vec<(String, OsString)>> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths([bin.to_path_buf()].into_iter().chain(env::split_paths(&path)))?;
+    Ok(vec![("PATH".into(), path), ("TRUNKLINE_OVS_BIN".into(), bin.into())])
+}

@@ -1,0 +1,312 @@
+//! The virtual machine: qemu's command line, and what it is given.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use std::{env, process};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::initramfs::Archive;
+use super::kernel::Kernel;
+use crate::command::{find_program, note, tee};
+use crate::debian::{self, files};
+use crate::workspace::Workspace;
+
+const INIT: &str = include_str!("init.sh");
+const LAST: &str = include_str!("last.sh");
+
+/// What must be loaded before the host's file system can be reached, and the ports that the output takes.
+const MODULES: &[&str] = &["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"];
+
+/// Variables of this process that the command in the VM gets, and the prefixes of others.
+const KEPT: [&str; 7] = ["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TERM", "USER"];
+const KEPT_PREFIXES: [&str; 4] = ["CARGO_TERM_", "RUST_", "RUSTUP_", "TRUNKLINE_"];
+
+/// A command to be run in a VM.
+pub(crate) struct Job {
+    pub(crate) command: Vec<OsString>,
+    /// Variables beside those of this process.
+    pub(crate) env: Vec<(String, OsString)>,
+    /// Where to run it, in the host's file system.
+    pub(crate) directory: PathBuf,
+    pub(crate) cpus: u32,
+    pub(crate) memory_mib: u32,
+    pub(crate) limit: Option<Duration>,
+}
+
+/// A VM that can be started: its files are below `target/vm` while this exists.
+pub(crate) struct Machine {
+    directory: PathBuf,
+    limit: Option<Duration>,
+    qemu: Vec<OsString>,
+}
+
+impl Machine {
+    pub(crate) fn new(ws: &Workspace, kernel: &Kernel, job: &Job) -> Result<Self> {
+        let runs = ws.own_target("vm/run");
+        sweep(&runs);
+        let directory = runs.join(process::id().to_string());
+        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        let mut machine = Self { directory, limit: job.limit, qemu: Vec::new() };
+        fs::write(machine.initramfs(), initramfs(ws, kernel, job)?).context("writing the initramfs")?;
+        machine.qemu = machine.line(ws, &kernel.image()?, job);
+        Ok(machine)
+    }
+
+    /// Runs it to its end, passes on what the command writes, hands each line of its stdout to `each`, and returns its
+    /// status.
+    pub(crate) fn run(&self, each: impl FnMut(&str)) -> Result<u8> {
+        let mut qemu = self.command();
+        qemu.stdin(Stdio::null()).stderr(Stdio::piped());
+        let qemu = tee(&mut qemu, each)?;
+        self.status(qemu)
+    }
+
+    /// qemu, in the terminal's process group, so that Ctrl-C ends it; it does not outlive this process, nor its limit.
+    fn command(&self) -> Command {
+        let die_with_parent = ["--pdeathsig", "KILL"];
+        let mut command = Command::new("setpriv");
+        if let Some(limit) = self.limit {
+            command.args(["--pdeathsig", "TERM", "timeout", "--foreground", "--kill-after=2"]);
+            command.arg(limit.as_secs_f64().to_string()).arg("setpriv");
+        }
+        command.args(die_with_parent).args(&self.qemu);
+        command
+    }
+
+    /// The status of the command, once qemu has ended.
+    fn status(&self, qemu: process::ExitStatus) -> Result<u8> {
+        let text = fs::read_to_string(self.status_file()).unwrap_or_default();
+        if let Some(status) = text.lines().next() {
+            return status.parse().with_context(|| format!("the command's status is {status:?}"));
+        }
+        let console = fs::read_to_string(self.console()).unwrap_or_default();
+        let lines: Vec<_> = console.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        let end = lines[lines.len().saturating_sub(40)..].join("\n");
+        let how = match (qemu.code(), self.limit) {
+            (Some(124 | 137), Some(limit)) => format!("the VM did not end within {} s", limit.as_secs()),
+            _ => format!("the VM ended without a result (qemu: {qemu})"),
+        };
+        bail!("{how}; the end of its console:\n{end}")
+    }
+
+    /// What the kernel complained of: warnings and worse.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let console = fs::read_to_string(self.console()).unwrap_or_default();
+        complaints(&console)
+    }
+
+    fn line(&self, ws: &Workspace, image: &Path, job: &Job) -> Vec<OsString> {
+        let kvm = has_kvm();
+        if !kvm {
+            note("no KVM here: the VM is emulated, at a tenth of the speed or less");
+        }
+        let file = |id: &str, path: &Path, more: &str| {
+            let mut option = OsString::from(format!("file,id={id},path="));
+            option.push(comma(path));
+            option.push(more);
+            option
+        };
+        let share = |id: &str, path: &Path, more: &str| {
+            let mut option =
+                OsString::from(format!("local,id={id},security_model=none,multidevs=remap,path="));
+            option.push(comma(path));
+            option.push(more);
+            option
+        };
+        let mut line: Vec<OsString> = vec!["qemu-system-x86_64".into()];
+        let mut option = |name: &str, value: OsString| line.extend([name.into(), value]);
+        option("-accel", if kvm { "kvm" } else { "tcg,thread=multi" }.into());
+        // Five levels of page tables only cost time.
+        option("-cpu", if kvm { "host" } else { "max,la57=off" }.into());
+        option("-smp", job.cpus.to_string().into());
+        option("-m", job.memory_mib.to_string().into());
+        option("-kernel", image.into());
+        option("-initrd", self.initramfs().into());
+        option("-append", kernel_arguments(kvm).into());
+        option("-fsdev", share("root", Path::new("/"), ",readonly=on"));
+        option("-device", "virtio-9p-pci,fsdev=root,mount_tag=root".into());
+        option("-fsdev", share("project", &ws.root, ""));
+        option("-device", "virtio-9p-pci,fsdev=project,mount_tag=project".into());
+        option("-chardev", file("console", &self.console(), ""));
+        option("-serial", "chardev:console".into());
+        option("-device", "virtio-serial-pci".into());
+        option("-chardev", file("stdout", Path::new("/dev/stdout"), ",append=on"));
+        option("-device", "virtserialport,nr=1,chardev=stdout".into());
+        option("-chardev", file("stderr", Path::new("/dev/stderr"), ",append=on"));
+        option("-device", "virtserialport,nr=2,chardev=stderr".into());
+        option("-chardev", file("status", &self.status_file(), ""));
+        option("-device", "virtserialport,nr=3,chardev=status".into());
+        line.extend(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"].map(Into::into));
+        line
+    }
+
+    fn initramfs(&self) -> PathBuf {
+        self.directory.join("initramfs")
+    }
+
+    fn console(&self) -> PathBuf {
+        self.directory.join("console")
+    }
+
+    fn status_file(&self) -> PathBuf {
+        self.directory.join("status")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Removes what killed runs left behind.
+fn sweep(runs: &Path) {
+    for run in files(runs).unwrap_or_default() {
+        let process = Path::new("/proc").join(run.file_name().unwrap_or_default());
+        if !process.exists() {
+            let _ = fs::remove_dir_all(run);
+        }
+    }
+}
+
+fn kernel_arguments(kvm: bool) -> String {
+    let common = "console=ttyS0 panic=-1 oops=panic net.ifnames=0";
+    // An emulated processor does not speculate; under KVM, the kernel shall do what it does at the user's.
+    if kvm { common.into() } else { format!("{common} mitigations=off") }
+}
+
+/// Whether the processor virtualizes, and we may use that. The device alone can be there without the ability.
+fn has_kvm() -> bool {
+    let may = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    may && fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| virtualizes(&text))
+}
+
+fn virtualizes(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags"));
+    flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+/// A path as a value of one of qemu's options.
+fn comma(path: &Path) -> OsString {
+    path.to_string_lossy().replace(',', ",,").into()
+}
+
+fn initramfs(ws: &Workspace, kernel: &Kernel, job: &Job) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    ["bin", "dev", "job", "modules"].iter().for_each(|directory| archive.directory(directory));
+    archive.program("init", INIT.as_bytes());
+    archive.copy("bin/busybox", &busybox(ws)?)?;
+    for (place, module) in kernel.closure(MODULES)?.iter().enumerate() {
+        let name = module.file_name().context("a module has a name")?.to_string_lossy();
+        archive.copy(&format!("modules/{place:02}-{name}"), module)?;
+    }
+    archive.program("job/settings", settings(ws, kernel).as_bytes());
+    archive.program("job/command", script(job).as_bytes());
+    archive.program("job/last", LAST.as_bytes());
+    Ok(archive.finish())
+}
+
+fn settings(ws: &Workspace, kernel: &Kernel) -> String {
+    let path = |path: &Path| quote(&path.to_string_lossy());
+    format!(
+        "project={}\ntarget={}\nkernel_modules={}\nname=vm\n",
+        path(&ws.root),
+        path(ws.host_target()),
+        path(&kernel.modules())
+    )
+}
+
+/// The command with its directory and variables, for a shell.
+fn script(job: &Job) -> String {
+    let kept = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let kept = kept.filter(|(name, _)| {
+        KEPT.contains(&name.as_str()) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    });
+    let exports = kept.chain(job.env.iter().cloned());
+    let exports = exports.map(|(name, value)| format!("export {name}={}\n", quote(&value.to_string_lossy())));
+    let words: Vec<_> = job.command.iter().map(|word| quote(&word.to_string_lossy())).collect();
+    let directory = quote(&job.directory.to_string_lossy());
+    format!("{}cd {directory} && exec {}\n", exports.collect::<String>(), words.join(" "))
+}
+
+/// One word of a shell's.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A shell and its tools in one program that needs no library: Debian's, unpacked, because its package and that of the
+/// program with libraries exclude each other.
+fn busybox(ws: &Workspace) -> Result<PathBuf> {
+    let place = ws.own_target("vm/busybox");
+    if !place.is_dir() {
+        note(&format!("fetching busybox from Debian bookworm into {}", place.display()));
+        debian::fetch(&place, "bookworm", |_suite| Ok(vec!["busybox-static".into()]), |_work| Ok(()))
+            .context("no busybox-static")?;
+    }
+    let found = ["bin/busybox", "usr/bin/busybox"].map(|path| place.join("root").join(path));
+    found.into_iter().find(|path| path.is_file()).context("the package has no busybox")
+}
+
+/// Whether a VM can be had at all on this kind of machine.
+pub(crate) fn check() -> Result<()> {
+    ensure!(cfg!(target_arch = "x86_64"), "the VM lab is for amd64 machines");
+    ensure!(find_program("setpriv").is_some(), "no setpriv: install util-linux");
+    Ok(())
+}
+
+fn complaints(console: &str) -> Vec<String> {
+    const MARKS: [&str; 6] =
+        ["WARNING: ", "BUG: ", "Oops: ", "Kernel panic", "refcount_t: ", "possible recursive"];
+    let lines = console.lines().map(str::trim_end);
+    lines.filter(|line| MARKS.iter().any(|mark| line.contains(mark))).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(command: &[&str]) -> Job {
+        Job {
+            command: command.iter().map(Into::into).collect(),
+            env: vec![("TRUNKLINE_X".into(), "it's".into())],
+            directory: "/a b".into(),
+            cpus: 2,
+            memory_mib: 2048,
+            limit: None,
+        }
+    }
+
+    #[test]
+    fn the_command_reaches_the_shell_word_by_word() {
+        let script = script(&job(&["echo", "a  b", "$HOME", "it's"]));
+        assert!(script.ends_with("cd '/a b' && exec 'echo' 'a  b' '$HOME' 'it'\\''s'\n"), "{script}");
+        assert!(script.contains("export TRUNKLINE_X='it'\\''s'\n"), "{script}");
+    }
+
+    #[test]
+    fn kvm_needs_a_processor_that_virtualizes() {
+        assert!(virtualizes("processor\t: 0\nflags\t\t: fpu svm\n"));
+        assert!(!virtualizes("processor\t: 0\nflags\t\t: fpu sse\nbugs: vmx\n"));
+    }
+
+    #[test]
+    fn only_an_emulated_kernel_goes_without_mitigations() {
+        assert!(kernel_arguments(false).contains("mitigations=off"));
+        assert!(!kernel_arguments(true).contains("mitigations"));
+    }
+
+    #[test]
+    fn the_kernels_complaints_are_found() {
+        let console = "[    1.0] all well\r\n[    2.0] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1\r\n";
+        assert_eq!(complaints(console), ["[    2.0] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1"]);
+    }
+
+    #[test]
+    fn a_comma_in_a_path_does_not_end_an_option() {
+        assert_eq!(comma(Path::new("/a,b")), "/a,,b");
+    }
+}
