@@ -59,6 +59,10 @@ pub(crate) static TRACE: Array<abi::Trace> = Array::with_max_entries(1, 0);
 #[unsafe(no_mangle)]
 static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
 
+/// Whether there is a flow cache: 1, or 0 on a kernel that may run one program amidst another on the same CPU.
+#[unsafe(no_mangle)]
+static TRUNKLINE_FLOWS: Global<u32> = Global::new(1);
+
 /// The tables as the ports' program uses them.
 pub(crate) struct Live;
 
@@ -148,12 +152,18 @@ impl Tables for Live {
 
     #[inline(always)]
     fn flow(&self, place: u32) -> Option<abi::Flow> {
+        if TRUNKLINE_FLOWS.load() == 0 {
+            return None;
+        }
         // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
         FLOWS.get_ptr(place).map(|flow| unsafe { *flow })
     }
 
     #[inline(always)]
     fn remember(&self, place: u32, flow: abi::Flow) {
+        if TRUNKLINE_FLOWS.load() == 0 {
+            return;
+        }
         if let Some(known) = FLOWS.get_ptr_mut(place) {
             // SAFETY: as above.
             unsafe { *known = flow };

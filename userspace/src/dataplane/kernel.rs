@@ -86,6 +86,7 @@ impl Kernel {
             .override_global(aya_log::LEVEL, &level, true)
             .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
             .override_global("TRUNKLINE_TICKS", &Raw(ticks), true)
+            .override_global("TRUNKLINE_FLOWS", &u32::from(!preempts_programs()), true)
             .load(OBJECT)
             .map_err(|error| LoadError::Load(explain(&error)))?;
         for program in [PROGRAM, TRACE_PROGRAM] {
@@ -370,6 +371,11 @@ fn ticks() -> Ticks {
         Ok(ns @ 1..) if tick.tv_sec == 0 && 1_000_000_000 % ns == 0 => Ticks::new(1_000_000_000 / ns),
         _ => Ticks::UNUSED,
     }
+}
+
+/// Whether a program may run amidst another on the same CPU, which a real-time kernel (`PREEMPT_RT`) lets happen.
+fn preempts_programs() -> bool {
+    std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|realtime| realtime.trim() == "1")
 }
 
 /// Waits for a grace period of the kernel's RCU, within which every running program ends.
