@@ -10,9 +10,9 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::command::Daemon;
+use crate::command::{Daemon, PAUSE};
 use crate::netns::Netns;
-use crate::{output, wait_for};
+use crate::{output, patience, wait_for};
 
 const PROGRAM: &str = "TRUNKLINE_BIN";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -225,9 +225,9 @@ impl Agent {
     /// Waits for a status that satisfies `wanted`.
     ///
     /// # Panics
-    /// After 20 s, with the last status and the log, or at once if the agent has ended.
+    /// After 20 s (with [`patience`]), with the last status and the log, or at once if the agent has ended.
     pub fn wait_status(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
-        let deadline = std::time::Instant::now() + LIMIT;
+        let deadline = std::time::Instant::now() + patience(LIMIT);
         loop {
             let status = self.try_status();
             if let Some(status) = &status
@@ -240,7 +240,7 @@ impl Agent {
                 let log = self.log();
                 panic!("waited for {what}; agent ended: {ended:?}; status: {status:#?}\n--- agent\n{log}");
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(patience(PAUSE));
         }
     }
 

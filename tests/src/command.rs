@@ -5,6 +5,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::patience;
+
+/// Between two questions: whoever is waited for needs the processor.
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
+
 /// Runs to the end and returns standard output.
 ///
 /// # Panics
@@ -27,18 +32,19 @@ pub fn output(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// Asks `probe` every 20 ms until it answers.
+/// Asks `probe` every 20 ms until it answers; both times with [`patience`].
 ///
 /// # Panics
 /// After `limit`, with `what` was waited for.
 pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let limit = patience(limit);
     let deadline = Instant::now() + limit;
     loop {
         if let Some(answer) = probe() {
             return answer;
         }
         assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(patience(PAUSE));
     }
 }
 

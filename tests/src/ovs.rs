@@ -9,9 +9,10 @@ use tempfile::TempDir;
 
 use crate::command::Daemon;
 use crate::netns::{Netns, unique_name};
-use crate::{output, run, wait_for};
+use crate::{output, patience, run, wait_for};
 
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+/// A directory of the programs of another version than the installed one, as fetched by `cargo xtask ovs`.
+const PROGRAMS: &str = "TRUNKLINE_OVS_BIN";
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// How a port takes part in VLANs.
@@ -61,7 +62,7 @@ impl Ovs {
         let directory = directory.expect("a directory for Open vSwitch");
         let mut ovs = Self { vswitchd: None, ovsdb: None, netns: netns.name().to_owned(), directory };
         let database = ovs.path("conf.db");
-        run(ovs.tool("ovsdb-tool").arg("create").arg(&database).arg(SCHEMA));
+        run(ovs.tool("ovsdb-tool").arg("create").arg(&database).arg(schema()));
         ovs.start_ovsdb(netns);
         // One thread of each kind: the frames of a test are few, and many switches share the machine.
         let threads =
@@ -86,7 +87,7 @@ impl Ovs {
     /// # Panics
     /// When it fails.
     pub fn vsctl(&self, words: &str) -> String {
-        run(self.tool("ovs-vsctl").arg("--timeout=20").args(words.split_whitespace()))
+        run(self.tool("ovs-vsctl").arg(timeout()).args(words.split_whitespace()))
     }
 
     /// `ovs-appctl` to `ovs-vswitchd`.
@@ -94,7 +95,7 @@ impl Ovs {
     /// # Panics
     /// When it fails.
     pub fn appctl(&self, words: &str) -> String {
-        run(self.tool("ovs-appctl").arg("--timeout=20").args(words.split_whitespace()))
+        run(self.tool("ovs-appctl").arg(timeout()).args(words.split_whitespace()))
     }
 
     /// `ovs-ofctl`.
@@ -102,7 +103,7 @@ impl Ovs {
     /// # Panics
     /// When it fails.
     pub fn ofctl(&self, words: &str) -> String {
-        run(self.tool("ovs-ofctl").arg("--timeout=20").args(words.split_whitespace()))
+        run(self.tool("ovs-ofctl").arg(timeout()).args(words.split_whitespace()))
     }
 
     /// `fdb/show` of a bridge as (port name, VLAN, MAC, age in seconds).
@@ -187,7 +188,7 @@ impl Ovs {
     }
 
     fn daemon(&self, netns: &Netns, program: &str, arguments: &[&str]) -> Daemon {
-        let mut command = netns.daemon(program);
+        let mut command = netns.daemon(&program_path(program));
         self.environment(&mut command);
         let pidfile = format!("--pidfile={}", self.path(&format!("{program}.pid")).display());
         let log = format!("--log-file={}", self.path(&format!("{program}.log")).display());
@@ -199,7 +200,7 @@ impl Ovs {
 
     fn tool(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.netns, program]);
+        command.args(["netns", "exec", &self.netns, &program_path(program)]);
         self.environment(&mut command);
         command
     }
@@ -213,6 +214,26 @@ impl Ovs {
     fn path(&self, name: &str) -> PathBuf {
         self.rundir().join(name)
     }
+}
+
+/// For programs that wait for the daemons.
+fn timeout() -> String {
+    format!("--timeout={}", patience(START_LIMIT).as_secs())
+}
+
+fn programs() -> Option<PathBuf> {
+    std::env::var_os(PROGRAMS).map(PathBuf::from)
+}
+
+fn program_path(name: &str) -> String {
+    programs()
+        .map_or_else(|| name.to_owned(), |directory| directory.join(name).to_string_lossy().into_owned())
+}
+
+fn schema() -> PathBuf {
+    let share =
+        programs().map_or_else(|| "/usr/share".into(), |directory| directory.join("../root/usr/share"));
+    share.join("openvswitch/vswitch.ovsschema")
 }
 
 fn stop(daemon: Option<Daemon>) {

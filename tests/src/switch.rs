@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::wire::wait_readable;
-use crate::{Agent, Frame, Host, Netns, Ovs, Status, Vlan, Wire, frame_id};
+use crate::{Agent, Frame, Host, Netns, Ovs, Status, Vlan, Wire, frame_id, patience};
 
 /// The bridge of every switch.
 pub const BRIDGE: &str = "br0";
+
+// All of these with `patience`.
 
 /// Nothing more is expected once nothing has arrived for so long.
 const QUIET: Duration = Duration::from_millis(150);
@@ -243,7 +245,7 @@ impl Switch {
             self.exchange_one(port, &frame.another());
             return;
         };
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patience(DEADLINE);
         loop {
             let copy = frame.another();
             self.exchange_expecting(&[(port, &copy)], Some(1));
@@ -290,7 +292,7 @@ impl Exchange<'_> {
         }
         let before = if first { Some(0) } else { self.expected };
         self.expected = before.zip(more).map(|(before, more)| before + more);
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patience(DEADLINE);
         while let Some(expected) = self.expected
             && self.deliveries.count() < expected
         {
@@ -305,7 +307,7 @@ impl Exchange<'_> {
 
     /// Waits until all is quiet.
     pub fn finish(mut self) -> Deliveries {
-        let quiet = if self.expected.is_some() { SHORT_QUIET } else { QUIET };
+        let quiet = patience(if self.expected.is_some() { SHORT_QUIET } else { QUIET });
         let mut last = Instant::now();
         while last.elapsed() < quiet {
             wait_readable(self.switch.wires.values(), quiet - last.elapsed().min(quiet));

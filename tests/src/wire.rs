@@ -8,6 +8,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::time::Timespec;
 
+use crate::patience;
+
 const LONGEST_FRAME: usize = 65_536;
 
 /// Whole frames go in and come out. The device goes with the last clone.
@@ -24,9 +26,9 @@ impl Wire {
     /// Transmits one frame.
     ///
     /// # Panics
-    /// When the device does not take it within 5 s.
+    /// When the device does not take it within 5 s (with [`patience`]).
     pub fn send(&self, frame: &[u8]) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + patience(Duration::from_secs(5));
         loop {
             match write(&self.fd, frame) {
                 Ok(written) if written == frame.len() => return,

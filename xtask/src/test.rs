@@ -11,7 +11,7 @@ use crate::command::{note, run as run_command, tee};
 use crate::setup::{self, Capability, NETWORK, Program, SYSTEMD, VSWITCH};
 use crate::tally::{Reader, Tally};
 use crate::workspace::{Profile, Workspace};
-use crate::{ebpf, ovs, packaging};
+use crate::{ebpf, ovs, packaging, vm};
 
 #[derive(Default, clap::Args)]
 pub(crate) struct Args {
@@ -37,6 +37,8 @@ struct Layer {
 enum Runner {
     /// `cargo test` with these arguments, and these for the test binaries.
     Cargo(&'static [&'static str], &'static [&'static str]),
+    /// Whole-system tests in a VM under each kernel, with the kernel's own datapath of Open vSwitch.
+    Vm,
     /// Open vSwitch as the judge: the oracle, and the clients of Open vSwitch against each fetched version.
     Oracle,
     /// Checks of our own, each with its name.
@@ -97,6 +99,14 @@ const LAYERS: &[Layer] = &[
         runner: Runner::Cargo(&["--package=trunkline-tests", "--test=namespaces"], &["--test-threads=2"]),
     },
     Layer {
+        name: "vm",
+        about: "the same on Linux 6.1, 6.12 and 7.2 with Open vSwitch's kernel datapath, in virtual machines",
+        capabilities: &[],
+        programs: setup::VM,
+        needs_build: true,
+        runner: Runner::Vm,
+    },
+    Layer {
         name: "packaging",
         about: "the installed files, and the unit as systemd reads it",
         capabilities: &[],
@@ -151,6 +161,7 @@ impl Layer {
                 tested(cargo.env("TRUNKLINE_BIN", trunkline)).map(Outcome::Ran)
             }
             Runner::Oracle => oracle(ws, args).map(Outcome::Ran),
+            Runner::Vm => vm::test::run(ws, args).map(Outcome::Ran),
         }
     }
 

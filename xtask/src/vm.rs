@@ -6,6 +6,7 @@
 mod initramfs;
 pub(crate) mod kernel;
 mod machine;
+pub(crate) mod test;
 
 use std::env;
 use std::ffi::OsString;
@@ -60,15 +61,14 @@ pub(crate) fn run(ws: &Workspace, args: Args) -> Result<u8> {
     if let Some(version) = ovs {
         job.env = ovs_environment(&ovs::get(ws, &version)?)?;
     }
-    run_job(ws, &kernel, &job, |_line| ())
-}
-
-/// Runs a job under a kernel, fetched if it is not here; each line of its stdout goes to `each`, too. Returns its status.
-pub(crate) fn run_job(ws: &Workspace, version: &str, job: &Job, each: impl FnMut(&str)) -> Result<u8> {
     machine::check()?;
     setup::ensure(setup::VM)?;
-    let kernel = Kernel::get(ws, version)?;
-    let machine = Machine::new(ws, &kernel, job)?;
+    run_job(ws, &Kernel::get(ws, &kernel)?, &job, |_line| ())
+}
+
+/// Runs a job under a kernel; each line of its stdout goes to `each`, too. Returns its status.
+fn run_job(ws: &Workspace, kernel: &Kernel, job: &Job, each: impl FnMut(&str)) -> Result<u8> {
+    let machine = Machine::new(ws, kernel, job)?;
     let status = machine.run(each);
     for complaint in machine.complaints() {
         note(&format!("Linux {}: {complaint}", kernel.release));

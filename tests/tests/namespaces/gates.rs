@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use trunkline_tests::{BRIDGE, Deliveries, Frame, Stamp, Status, Switch, station};
+use trunkline_tests::{BRIDGE, Deliveries, Frame, Stamp, Status, Switch, patience, station};
 
 /// Frames sent right after a change, one each millisecond.
 const STREAM: usize = 100;
@@ -141,7 +141,7 @@ impl Scene {
 
     /// Both stations of each conversation send until all their frames take the fast path, if there is one.
     fn talk(&self, conversations: &[(&str, &Frame, &str)]) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + patience(Duration::from_secs(10));
         loop {
             let frames: Vec<_> =
                 conversations.iter().map(|(from, frame, to)| (*from, frame.another(), *to)).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use trunkline_tests::{Deliveries, Frame, Switch, Vlan};
+use trunkline_tests::{Deliveries, Frame, Switch, Vlan, patience};
 
 /// What arrived where, each copy by its [`form`].
 type Seen = BTreeMap<String, Vec<String>>;
@@ -40,7 +40,7 @@ impl Tape {
     /// Sends copies of `frame` until they arrive at just these ports, and records that it came to this: for changes
     /// that Open vSwitch announces to nobody, which take the agent a moment to notice.
     pub(crate) fn step_until(&mut self, label: &str, port: &str, frame: &Frame, ports: &[&str]) {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + patience(Duration::from_secs(15));
         loop {
             let seen = self.look(port, &frame.another());
             if seen.keys().eq(ports) {
@@ -111,7 +111,7 @@ pub(crate) fn converse(switch: &Switch, (a_port, a_to_b): (&str, &Frame), (b_por
     switch.exchange_expecting(&[(b_port, &b_to_a.another())], Some(1));
     // A frame that met a suspended bridge has taught the fast path nothing, so both go on talking.
     let forwarded = || Some((switch.forwarded(a_port)?, switch.forwarded(b_port)?));
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + patience(Duration::from_secs(15));
     while let Some((a, b)) = forwarded() {
         switch.exchange_expecting(&[(a_port, &a_to_b.another())], Some(1));
         switch.exchange_expecting(&[(b_port, &b_to_a.another())], Some(1));

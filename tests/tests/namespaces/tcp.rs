@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use trunkline_tests::{Host, Switch, Vlan};
+use trunkline_tests::{Host, Switch, Vlan, patience};
 
 const SIZE: usize = 4 << 20;
 const LIMIT: Duration = Duration::from_secs(5);
@@ -31,14 +31,14 @@ fn transfer([from, to]: &[Host; 2]) -> bool {
     thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let mut stream = accept(&listener)?;
-            stream.set_read_timeout(Some(LIMIT)).ok()?;
+            stream.set_read_timeout(Some(patience(LIMIT))).ok()?;
             let mut received = Vec::with_capacity(SIZE);
             stream.read_to_end(&mut received).ok()?;
             Some(received)
         });
         let send = || {
-            let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-            stream.set_write_timeout(Some(LIMIT))?;
+            let mut stream = TcpStream::connect_timeout(&address, patience(LIMIT))?;
+            stream.set_write_timeout(Some(patience(LIMIT)))?;
             stream.write_all(&sent)?;
             stream.shutdown(Shutdown::Write)
         };
@@ -48,7 +48,7 @@ fn transfer([from, to]: &[Host; 2]) -> bool {
 }
 
 fn accept(listener: &TcpListener) -> Option<TcpStream> {
-    let deadline = std::time::Instant::now() + LIMIT;
+    let deadline = std::time::Instant::now() + patience(LIMIT);
     while std::time::Instant::now() < deadline {
         if let Ok((stream, _)) = listener.accept() {
             stream.set_nonblocking(false).ok()?;

@@ -1,0 +1,121 @@
+//! The test layer `vm`: whole-system tests on the kernel datapath, under every kernel that can be had.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::kernel::{Kernel, VERSIONS};
+use super::machine::{self, Job};
+use super::run_job;
+use crate::command::{note, output};
+use crate::install;
+use crate::tally::{Reader, Tally};
+use crate::workspace::Workspace;
+
+/// Tests of the binary `namespaces`, by parts of their names: what the kernel's datapath or the kernel itself may do
+/// otherwise, and no more than fits into four minutes of an emulated machine.
+const CHOSEN: &[&str] = &[
+    "matrix::",
+    "tcp::",
+    "moves::station_that_moves_to_and_fro",
+    "moves::stations_on_the_bridges_own_port",
+    "changes::ports_come_and_go_under_traffic",
+    "changes::trunks_and_modes_change_at_once",
+    "faults::restart_of_ovs_vswitchd",
+    "gates::openflow_gates_act_at_once",
+    "neighbours::vlan_device_on_a_port",
+];
+
+/// How many tests at a time: most of them wait most of the time, and [`PATIENCE`] forgives what they do to each other.
+const THREADS: &str = "--test-threads=3";
+
+/// How much slower an emulated machine is (`TRUNKLINE_PATIENCE`).
+const PATIENCE: &str = "5";
+
+/// For one kernel, on a machine that has much else to do; an end to what hangs.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Modules that are loaded by name: Open vSwitch's datapath is chosen by its presence.
+const SCRIPT: &str = r#"modprobe -a openvswitch tun veth && exec "$@""#;
+
+pub(crate) fn run(ws: &Workspace, args: &[OsString]) -> Result<Tally> {
+    if let Err(error) = machine::check() {
+        note(&format!("layer vm skipped: {error:#}"));
+        return Ok(Tally { skipped: VERSIONS.len() as u32, ..Tally::default() });
+    }
+    // An emulated processor would need minutes more for the unoptimised one.
+    let trunkline = install::build(ws)?;
+    let tests = test_binary(ws)?;
+    let tallies = VERSIONS.iter().map(|(version, _suite)| match Kernel::get(ws, version) {
+        Ok(kernel) => under(ws, &kernel, &job(ws, &trunkline, &tests, args)),
+        Err(error) => {
+            note(&format!("Linux {version} skipped: {error:#}"));
+            Ok(Tally { skipped: 1, ..Tally::default() })
+        }
+    });
+    tallies.sum()
+}
+
+fn under(ws: &Workspace, kernel: &Kernel, job: &Job) -> Result<Tally> {
+    note(&format!("the kernel datapath of Linux {}", kernel.release));
+    let mut reader = Reader::default();
+    let success = match run_job(ws, kernel, job, |line| reader.line(line)) {
+        Ok(status) => status == 0,
+        Err(error) => {
+            note(&format!("Linux {}: {error:#}", kernel.release));
+            false
+        }
+    };
+    Ok(reader.finish(success))
+}
+
+fn job(ws: &Workspace, trunkline: &Path, tests: &Path, args: &[OsString]) -> Job {
+    let mut command: Vec<OsString> = ["sh", "-c", SCRIPT, "sh"].map(Into::into).into();
+    command.push(tests.into());
+    if args.is_empty() {
+        command.push(THREADS.into());
+        command.extend(CHOSEN.iter().map(Into::into));
+    } else {
+        command.extend_from_slice(args);
+    }
+    let patience = if machine::has_kvm() { "1" } else { PATIENCE };
+    Job {
+        command,
+        env: vec![("TRUNKLINE_BIN".into(), trunkline.into()), ("TRUNKLINE_PATIENCE".into(), patience.into())],
+        directory: ws.root.clone(),
+        cpus: 2,
+        memory_mib: 2048,
+        limit: Some(LIMIT),
+    }
+}
+
+/// Builds the tests and finds their binary.
+fn test_binary(ws: &Workspace) -> Result<PathBuf> {
+    let mut build = ws.cargo("test");
+    build.args(["--package=trunkline-tests", "--test=namespaces", "--no-run", "--message-format=json"]);
+    let messages = output(&mut build).context("building the tests failed: cargo test -p trunkline-tests")?;
+    let found = messages.lines().find_map(|line| executable(line, "namespaces"));
+    found.map(PathBuf::from).context("cargo has built no test binary `namespaces`")
+}
+
+/// The executable that one of cargo's JSON messages is about, if it is of this target.
+fn executable<'a>(message: &'a str, target: &str) -> Option<&'a str> {
+    message.contains(&format!(r#""name":"{target}""#)).then_some(())?;
+    let (path, _) = message.split_once(r#""executable":""#)?.1.split_once('"')?;
+    Some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_among_cargos_messages() {
+        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"namespaces","src_path":"/x"},"executable":"/t/namespaces-1","fresh":true}"#;
+        assert_eq!(executable(message, "namespaces"), Some("/t/namespaces-1"));
+        assert_eq!(executable(message, "oracle"), None);
+        assert_eq!(executable(r#"{"target":{"name":"namespaces"},"executable":null}"#, "namespaces"), None);
+    }
+}
