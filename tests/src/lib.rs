@@ -33,7 +33,7 @@ pub use netns::Netns;
 pub use object::object;
 pub use ovs::{Ovs, Vlan};
 pub use pass_program::PassProgram;
-pub use patience::patience;
+pub use patience::{is_slow, patience};
 pub use report::{PortSummary, per_port};
 pub use stamp::Stamp;
 pub use switch::{BRIDGE, Deliveries, Exchange, Switch};

@@ -12,13 +12,25 @@ const VARIABLE: &str = "TRUNKLINE_PATIENCE";
 /// # Panics
 /// When the variable is no such number.
 pub fn patience(usual: Duration) -> Duration {
+    usual * factor()
+}
+
+/// Whether this machine has been called a slow one. There, Open vSwitch may learn a station so late after its frame that
+/// the agent, which compares the tables every second, takes it out of the fast path's once.
+///
+/// # Panics
+/// As [`patience`].
+pub fn is_slow() -> bool {
+    factor() > 1
+}
+
+fn factor() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
-    usual
-        * *FACTOR.get_or_init(|| match std::env::var(VARIABLE) {
-            Ok(factor) => match factor.parse() {
-                Ok(factor @ 1..=100) => factor,
-                _ => panic!("{VARIABLE} is a number from 1 to 100, not {factor:?}"),
-            },
-            Err(_) => 1,
-        })
+    *FACTOR.get_or_init(|| {
+        let factor = std::env::var(VARIABLE).unwrap_or_else(|_| "1".to_owned());
+        match factor.parse() {
+            Ok(factor @ 1..=100) => factor,
+            _ => panic!("{VARIABLE} is a number from 1 to 100, not {factor:?}"),
+        }
+    })
 }
