@@ -19,15 +19,27 @@ pub const NOWHERE: PortNo = PortNo(u16::MAX);
 /// A correction of our table: an entry to write, or `None` to forget the station.
 pub type Correction = (FdbKey, Option<FdbEntry>);
 
+/// What a comparison comes to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reconciled {
+    /// What to correct.
+    pub corrections: Vec<Correction>,
+    /// Whether stations differ that may be too new to Open vSwitch: it is to be asked again.
+    pub undecided: bool,
+}
+
 /// What to correct in `stations` (of all bridges) so that those of `bridge` agree with `rows` of Open vSwitch.
 ///
-/// `ports` are the accelerated ports of the bridge by their OpenFlow number.
+/// `ports` are the accelerated ports of the bridge by their OpenFlow number. Open vSwitch takes its time to learn from a
+/// frame, and the program goes on learning while it answers: stations shown to it `since_s` are given the benefit of
+/// the doubt, which asking again a second later ends.
 pub fn reconcile(
     stations: &[(FdbKey, FdbEntry)],
     bridge: BridgeNo,
     ports: &BTreeMap<u16, PortNo>,
     rows: &[FdbRow],
-) -> Vec<Correction> {
+    since_s: u32,
+) -> Reconciled {
     let theirs: BTreeMap<FdbKey, (u16, bool)> = rows
         .iter()
         .filter_map(|row| {
@@ -42,10 +54,12 @@ pub fn reconcile(
         .collect();
 
     let mut agreed = BTreeSet::new();
-    let mut corrections = Vec::new();
+    let Reconciled { mut corrections, mut undecided } = Reconciled::default();
     for (key, entry) in stations.iter().filter(|(key, _)| key.bridge == bridge.0) {
         if theirs.get(key) == Some(&(entry.port, entry.fixed)) {
             agreed.insert(*key);
+        } else if !entry.fixed && entry.shown_s >= since_s && !theirs.contains_key(key) {
+            undecided = true;
         } else {
             corrections.push((*key, None));
         }
@@ -55,7 +69,7 @@ pub fn reconcile(
             corrections.push((key, Some(FdbEntry { port, fixed, shown_s: 0 })));
         }
     }
-    corrections
+    Reconciled { corrections, undecided }
 }
 
 /// Stations that have expired, and how many the rest leave on each port.
@@ -94,13 +108,25 @@ mod tests {
         FdbRow { port, vid, mac: key(last, vid).mac, age }
     }
 
+    /// The corrections, when all stations are old enough to be known to both.
+    fn corrections(
+        stations: &[(FdbKey, FdbEntry)],
+        bridge: BridgeNo,
+        ports: &BTreeMap<u16, PortNo>,
+        rows: &[FdbRow],
+    ) -> Vec<Correction> {
+        let Reconciled { corrections, undecided } = reconcile(stations, bridge, ports, rows, 101);
+        assert!(!undecided);
+        corrections
+    }
+
     const FRESH: FdbAge = FdbAge::Seconds(1);
 
     #[test]
     fn stations_on_which_both_agree_are_left_alone() {
         let ports = [(1, PortNo(7))].into();
         let rows = [row(1, 10, OfPort::Number(1), FRESH)];
-        assert_eq!(reconcile(&[(key(1, 10), learned(7))], BridgeNo(3), &ports, &rows), []);
+        assert_eq!(corrections(&[(key(1, 10), learned(7))], BridgeNo(3), &ports, &rows), []);
     }
 
     #[test]
@@ -114,12 +140,12 @@ mod tests {
             row(4, 10, OfPort::Number(99), FRESH),
         ];
         let forgotten = [1, 2, 3, 4].map(|last| (key(last, 10), None));
-        assert_eq!(reconcile(&stations, BridgeNo(3), &ports, &rows), forgotten);
+        assert_eq!(corrections(&stations, BridgeNo(3), &ports, &rows), forgotten);
     }
 
     #[test]
     fn other_bridges_stations_are_not_looked_at() {
-        assert_eq!(reconcile(&[(key(1, 10), learned(7))], BridgeNo(4), &BTreeMap::new(), &[]), []);
+        assert_eq!(corrections(&[(key(1, 10), learned(7))], BridgeNo(4), &BTreeMap::new(), &[]), []);
     }
 
     #[test]
@@ -127,9 +153,9 @@ mod tests {
         let ports = [(1, PortNo(7))].into();
         let rows = [row(1, 10, OfPort::Number(1), FRESH), row(2, 10, OfPort::Number(1), FdbAge::Static)];
         let fixed = FdbEntry { port: 7, fixed: true, shown_s: 0 };
-        assert_eq!(reconcile(&[], BridgeNo(3), &ports, &rows), [(key(2, 10), Some(fixed))]);
-        assert_eq!(reconcile(&[(key(2, 10), fixed)], BridgeNo(3), &ports, &rows), []);
-        assert_eq!(reconcile(&[(key(2, 10), fixed)], BridgeNo(3), &ports, &[]), [(key(2, 10), None)]);
+        assert_eq!(corrections(&[], BridgeNo(3), &ports, &rows), [(key(2, 10), Some(fixed))]);
+        assert_eq!(corrections(&[(key(2, 10), fixed)], BridgeNo(3), &ports, &rows), []);
+        assert_eq!(corrections(&[(key(2, 10), fixed)], BridgeNo(3), &ports, &[]), [(key(2, 10), None)]);
     }
 
     #[test]
@@ -137,10 +163,10 @@ mod tests {
         let rows = [row(3, 10, OfPort::Local, FdbAge::Static)];
         let nowhere = FdbEntry { port: NOWHERE.0, fixed: true, shown_s: 0 };
         let ports = BTreeMap::new();
-        assert_eq!(reconcile(&[], BridgeNo(3), &ports, &rows), [(key(3, 10), Some(nowhere))]);
-        assert_eq!(reconcile(&[(key(3, 10), nowhere)], BridgeNo(3), &ports, &rows), []);
+        assert_eq!(corrections(&[], BridgeNo(3), &ports, &rows), [(key(3, 10), Some(nowhere))]);
+        assert_eq!(corrections(&[(key(3, 10), nowhere)], BridgeNo(3), &ports, &rows), []);
         let learned_since =
-            reconcile(&[(key(3, 10), learned(7))], BridgeNo(3), &[(1, PortNo(7))].into(), &rows);
+            corrections(&[(key(3, 10), learned(7))], BridgeNo(3), &[(1, PortNo(7))].into(), &rows);
         assert_eq!(learned_since.last(), Some(&(key(3, 10), Some(nowhere))));
     }
 
@@ -148,8 +174,20 @@ mod tests {
     fn a_learned_station_that_becomes_an_operators_is_overwritten() {
         let ports = [(1, PortNo(7))].into();
         let rows = [row(2, 10, OfPort::Number(1), FdbAge::Static)];
-        let corrections = reconcile(&[(key(2, 10), learned(7))], BridgeNo(3), &ports, &rows);
+        let corrections = corrections(&[(key(2, 10), learned(7))], BridgeNo(3), &ports, &rows);
         assert_eq!(corrections.last().unwrap().1, Some(FdbEntry { port: 7, fixed: true, shown_s: 0 }));
+    }
+
+    #[test]
+    fn a_station_that_is_new_to_open_vswitch_is_decided_on_later() {
+        let ports = [(1, PortNo(7))].into();
+        let older = FdbEntry { shown_s: 99, ..learned(7) };
+        let stations = [(key(1, 10), learned(7)), (key(2, 10), older), (key(3, 10), learned(7))];
+        let elsewhere = [row(3, 10, OfPort::Local, FRESH)];
+        let Reconciled { corrections, undecided } =
+            reconcile(&stations, BridgeNo(3), &ports, &elsewhere, 100);
+        assert_eq!(corrections, [(key(2, 10), None), (key(3, 10), None)]);
+        assert!(undecided);
     }
 
     #[test]

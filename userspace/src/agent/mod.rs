@@ -227,20 +227,29 @@ impl<D: Dataplane> Agent<D> {
         let Some(known) = watched.known_mut().filter(|known| known.question == question) else {
             return false;
         };
-        known.polling = false;
+        let asked_s = known.polling.take();
         let Ok(Poll { flow_table, stats, stations }) = answer else {
             watched.void();
             return true;
         };
         known.stats = Some(stats);
-        if let Some(rows) = &stations
-            && let Err(error) = self.reconcile(bridge, rows)
-        {
-            warn!(%error, bridge, "Open vSwitch has all frames of the bridge");
-            if let Some(watched) = self.watched.get_mut(bridge) {
-                watched.failed(error.to_string(), self.now_s);
+        if let Some(rows) = &stations {
+            // The second before the question, as the programs' clock may be behind.
+            let since_s = asked_s.map_or(u32::MAX, |asked_s| asked_s.saturating_sub(1));
+            let reconciled = self.reconcile(bridge, rows, since_s);
+            let Some(watched) = self.watched.get_mut(bridge) else { return false };
+            match reconciled {
+                Ok(undecided) => {
+                    if undecided && let Some(known) = watched.known_mut() {
+                        known.stats = None;
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, bridge, "Open vSwitch has all frames of the bridge");
+                    watched.failed(error.to_string(), self.now_s);
+                    return true;
+                }
             }
-            return true;
         }
         let known = self.watched.get_mut(bridge).and_then(Watched::known_mut);
         match (known, flow_table) {

@@ -230,7 +230,7 @@ impl<D: Dataplane> Agent<D> {
         let known = self.watched.get_mut(&name).and_then(|watched| watched.known_mut());
         let stations = known.and_then(|known| known.stations.take());
         let stations = stations.ok_or("its stations are to be asked for again")?;
-        self.reconcile(&name, &stations).map_err(|error| error.to_string())
+        self.reconcile(&name, &stations, u32::MAX).map(drop).map_err(|error| error.to_string())
     }
 
     /// The bridge is asked again, in a moment.

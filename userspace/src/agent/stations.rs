@@ -7,22 +7,30 @@ use tracing::{debug, warn};
 use super::Agent;
 use crate::dataplane::{Dataplane, DataplaneError, PortNo};
 use crate::desired::DesiredPort;
-use crate::fdb;
+use crate::fdb::{self, Reconciled};
 use crate::unixctl::FdbRow;
 
 /// The table of stations is swept for expired ones so often, and compared as a whole, in seconds.
 pub(super) const SWEEP_S: u32 = 10;
 
 impl<D: Dataplane> Agent<D> {
-    /// Compares our stations of a bridge with Open vSwitch's and corrects ours.
-    pub(super) fn reconcile(&mut self, bridge: &str, rows: &[FdbRow]) -> Result<(), DataplaneError> {
-        let Some(number) = self.numbers.known_bridge(bridge) else { return Ok(()) };
+    /// Compares our stations of a bridge with Open vSwitch's and corrects ours, but for those shown to it `since_s`.
+    /// Returns whether any of those differ.
+    pub(super) fn reconcile(
+        &mut self,
+        bridge: &str,
+        rows: &[FdbRow],
+        since_s: u32,
+    ) -> Result<bool, DataplaneError> {
+        let Some(number) = self.numbers.known_bridge(bridge) else { return Ok(false) };
         let ports = self.ports_by_ofport(bridge);
-        for (key, entry) in fdb::reconcile(&self.dataplane.stations()?, number, &ports, rows) {
+        let Reconciled { corrections, undecided } =
+            fdb::reconcile(&self.dataplane.stations()?, number, &ports, rows, since_s);
+        for (key, entry) in corrections {
             debug!(bridge, vlan = key.vid.get(), mac = %key.mac, ?entry, "station corrected");
             self.dataplane.set_station(&key, entry)?;
         }
-        Ok(())
+        Ok(undecided)
     }
 
     fn ports_by_ofport(&self, bridge: &str) -> BTreeMap<u16, PortNo> {

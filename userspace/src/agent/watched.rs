@@ -46,8 +46,8 @@ pub(super) struct Known {
     /// The stations in the answer, until they have been compared with ours.
     pub(super) stations: Option<Vec<FdbRow>>,
     pub(super) stats: Option<FdbStats>,
-    /// A poll is out.
-    pub(super) polling: bool,
+    /// The second in which the poll that is out was asked.
+    pub(super) polling: Option<u32>,
     flows_s: u32,
     compared_s: u32,
 }
@@ -102,7 +102,7 @@ impl Watched {
             flow_table,
             stations: Some(stations),
             stats: None,
-            polling: false,
+            polling: None,
             flows_s: now_s,
             compared_s: now_s,
         });
@@ -122,8 +122,8 @@ impl Watched {
 
     /// The question for what has changed, unless it is out already.
     pub(super) fn poll(&mut self, bridge: &str, now_s: u32) -> Option<Effect> {
-        let known = self.known_mut().filter(|known| !known.polling)?;
-        known.polling = true;
+        let known = self.known_mut().filter(|known| known.polling.is_none())?;
+        known.polling = Some(now_s);
         let flows = now_s >= known.flows_s + FLOWS_S;
         if flows {
             known.flows_s = now_s;

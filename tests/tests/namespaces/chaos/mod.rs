@@ -42,7 +42,8 @@ use traffic::Shared;
 /// How long Open vSwitch may go by rules it has cached.
 const CACHED: Duration = Duration::from_secs(3);
 /// How long a station may stay in our table that has gone from Open vSwitch's.
-const STRAY: Duration = Duration::from_secs(3);
+/// docs/semantics.md says three seconds, after which the agent asks once more; the fourth is for a busy machine.
+const STRAY: Duration = Duration::from_secs(4);
 /// The fast path may miss the end of an `ovs-vsctl` by this, on a machine with more to do than CPUs.
 const LATE: Duration = Duration::from_millis(20);
 /// No frame is under way for longer.
