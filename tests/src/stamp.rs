@@ -113,6 +113,13 @@ impl Stamp {
         })
     }
 
+    /// The frame with a stamp; `None` if it would look the same, as it is too short or has that octet there anyway.
+    pub fn on(frame: &[u8]) -> Option<Vec<u8>> {
+        let mut stamped = frame.to_vec();
+        let octet = stamped.get_mut(PLACE)?;
+        (std::mem::replace(octet, STAMP) != STAMP).then_some(stamped)
+    }
+
     /// Takes the stamp off a received frame; whether it had one.
     pub fn take_off(frame: &mut [u8]) -> bool {
         let stamped = frame.get(PLACE) == Some(&STAMP);

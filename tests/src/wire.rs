@@ -40,6 +40,11 @@ impl Wire {
         }
     }
 
+    /// Waits until there is something to receive, at most so long.
+    pub fn wait(&self, limit: Duration) {
+        wait_readable(std::iter::once(self), limit);
+    }
+
     /// The next frame received, if there is one.
     pub fn receive(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; LONGEST_FRAME];

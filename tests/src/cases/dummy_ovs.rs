@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use trunkline::unixctl::{FdbAge, FdbRow, FlowTable, Unixctl, UnixctlError};
 use trunkline_core::Mac;
 
-use super::{Case, MAX_PORTS, PortSettings, hex};
+use super::{Case, MAX_PORTS, hex};
 use crate::command::Daemon;
 use crate::{output, run, wait_for};
 
@@ -183,24 +183,7 @@ impl DummyOvs {
         for FdbRow { vid, mac, .. } in fixed {
             self.call("fdb/del", &["br0", &vid.to_string(), &mac.to_string()]);
         }
-        let list = |vids: &std::collections::BTreeSet<u16>| {
-            vids.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
-        };
-        let spare = PortSettings::default();
-        let columns = |n: usize| {
-            let settings = case.ports.get(n - 1).unwrap_or(&spare);
-            let PortSettings { vlan_mode, tag, trunks, priority_tags, protected, tap: _ } = settings;
-            let priority_tags = priority_tags.as_ref().map(|value| format!("{{priority-tags={value}}}"));
-            format!(
-                "-- set Port p{n} vlan_mode={} tag={} trunks=[{}] other_config={} protected={protected}",
-                vlan_mode.as_deref().unwrap_or("[]"),
-                tag.map_or("[]".to_owned(), |tag| tag.to_string()),
-                list(trunks),
-                priority_tags.as_deref().unwrap_or("{}"),
-            )
-        };
-        let ports: Vec<_> = (1..=MAX_PORTS).map(columns).collect();
-        self.vsctl(&format!("set Bridge br0 flood_vlans=[{}] {}", list(&case.flood_vlans), ports.join(" ")));
+        self.vsctl(&case.as_columns("br0"));
         assert_eq!(self.stations(), [], "the FDB is empty");
     }
 

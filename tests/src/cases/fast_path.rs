@@ -27,6 +27,7 @@ const ALL_FEATURES: XdpFeatures =
 pub struct FastPath {
     tables: HostTables,
     kernel: Option<Kernel>,
+    datapath_type: &'static str,
 }
 
 struct HostTables {
@@ -106,7 +107,14 @@ impl FastPath {
             generation: Cell::new(1),
             flows: RefCell::default(),
         };
-        Self { tables, kernel }
+        Self { tables, kernel, datapath_type: "system" }
+    }
+
+    /// For bridges of this `datapath_type`, rather than `system`.
+    #[must_use]
+    pub fn beside(mut self, datapath_type: &'static str) -> Self {
+        self.datapath_type = datapath_type;
+        self
     }
 
     /// Sets up the case's bridge as the agent would, with an empty FDB.
@@ -114,7 +122,7 @@ impl FastPath {
     /// # Panics
     /// When the agent's rules leave the whole bridge alone, or the program's tables cannot be written.
     pub fn configure(&mut self, case: &Case) {
-        let rules = compiled(case);
+        let rules = compiled(case, self.datapath_type);
         self.tables.ports = vec![abi::Port::UNUSED; MAX_PORTS];
         self.tables.ports[..rules.len()].copy_from_slice(&rules);
         self.tables.fdb.borrow_mut().clear();
@@ -239,12 +247,13 @@ pub fn traced(outcome: &Outcome) -> (u16, u16, u16) {
 }
 
 /// The rules as the agent compiles them from rows and devices; unused where it leaves the port alone.
-fn compiled(case: &Case) -> Vec<abi::Port> {
+fn compiled(case: &Case, datapath_type: &str) -> Vec<abi::Port> {
     let numbers = 1..=case.ports.len() as u32;
     let (port_id, interface_id) = (|n: u32| Uuid(1000 + u128::from(n)), |n: u32| Uuid(2000 + u128::from(n)));
     let bridge_id = Uuid(1);
     let bridge = BridgeRow {
         name: "br0".to_owned(),
+        datapath_type: datapath_type.to_owned(),
         ports: numbers.clone().map(port_id).collect(),
         flood_vlans: case.flood_vlans.clone(),
         ..BridgeRow::default()

@@ -35,7 +35,8 @@ impl Tally {
         other.0.iter().for_each(|(label, count)| *self.0.entry(label).or_default() += count);
     }
 
-    fn count(&mut self, verdict: Verdict) {
+    /// Adds a frame.
+    pub fn count(&mut self, verdict: Verdict) {
         let label = match verdict {
             Verdict::Forward { tag: TagOp::Keep, .. } => "keep",
             Verdict::Forward { tag: TagOp::Push(_), .. } => "push",

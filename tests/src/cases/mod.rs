@@ -130,6 +130,27 @@ pub fn frame_bytes(octets: &str, length: usize) -> Vec<u8> {
 }
 
 impl Case {
+    /// The settings as words of `ovs-vsctl`, for a bridge that always has ports `p1` to `p8`; those that the case does
+    /// not have are as they are by default.
+    pub fn as_columns(&self, bridge: &str) -> String {
+        let list = |vids: &BTreeSet<u16>| vids.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+        let spare = PortSettings::default();
+        let columns = |n: usize| {
+            let settings = self.ports.get(n - 1).unwrap_or(&spare);
+            let PortSettings { vlan_mode, tag, trunks, priority_tags, protected, tap: _ } = settings;
+            let priority_tags = priority_tags.as_ref().map(|value| format!("{{priority-tags={value}}}"));
+            format!(
+                "-- set Port p{n} vlan_mode={} tag={} trunks=[{}] other_config={} protected={protected}",
+                vlan_mode.as_deref().unwrap_or("[]"),
+                tag.map_or("[]".to_owned(), |tag| tag.to_string()),
+                list(trunks),
+                priority_tags.as_deref().unwrap_or("{}"),
+            )
+        };
+        let ports: Vec<_> = (1..=MAX_PORTS).map(columns).collect();
+        format!("set Bridge {bridge} flood_vlans=[{}] {}", list(&self.flood_vlans), ports.join(" "))
+    }
+
     /// Where recorded cases are kept.
     pub fn directory() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")

@@ -16,3 +16,10 @@ mod neighbours;
 mod operators;
 mod tape;
 mod tcp;
+mod wire;
+
+/// A setting of the run.
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}

@@ -29,10 +29,11 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use std::{env, io, thread};
+use std::{io, thread};
 
 use trunkline_tests::{BRIDGE, Stamp, Switch, Vlan};
 
+use crate::number;
 use changes::Chaos;
 use judge::{Tally, World};
 use rules::{History, Rule};
@@ -67,11 +68,6 @@ impl Dice {
     fn pick<T: Copy>(&mut self, among: &[T]) -> T {
         among[self.below(among.len())]
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
 #[test]
