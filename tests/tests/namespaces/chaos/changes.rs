@@ -121,6 +121,8 @@ impl<'a> Chaos<'a> {
             }
             "delete and add" => self.replug(),
             "agent restart" => {
+                // One that has only just been started may not be listening for signals yet.
+                self.switch.wait_status("the agent to answer", |_| true);
                 if let Some(agent) = self.switch.take_agent() {
                     agent.stop();
                     self.switch.start_agent();

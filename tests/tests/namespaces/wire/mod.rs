@@ -117,7 +117,12 @@ impl Judge {
             self.adopt()?;
         }
         let only_one_learned = match verdict {
-            Verdict::Punt(PuntReason::NotAPort | PuntReason::StackedTags | PuntReason::ExcludedVlan) => true,
+            Verdict::Punt(
+                PuntReason::NotAPort
+                | PuntReason::ShortFrame
+                | PuntReason::StackedTags
+                | PuntReason::ExcludedVlan,
+            ) => true,
             Verdict::Punt(_) => frame.len() > LONGEST,
             _ => false,
         };
