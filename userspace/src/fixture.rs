@@ -76,7 +76,7 @@ impl Database {
 
     pub(crate) fn add_mirror(&mut self, bridge: &str, name: &str) {
         let uuid = self.uuid();
-        let row = MirrorRow { name: name.to_owned(), ..MirrorRow::default() };
+        let row = MirrorRow { name: name.to_owned(), select_all: true, ..MirrorRow::default() };
         self.rows.mirrors.insert(uuid, Arc::new(row));
         self.bridge(bridge).mirrors.insert(uuid);
     }

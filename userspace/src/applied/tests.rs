@@ -266,7 +266,7 @@ fn a_mirrors_row_is_its_bridges() {
     let mirrored = |database: &mut Database| database.add_mirror("br0", "m0");
     let row = |database: &mut Database| {
         let mirror = database.rows.mirrors.values_mut().next().unwrap();
-        Arc::make_mut(mirror).select_all = true;
+        Arc::make_mut(mirror).select_all = false;
     };
     tell([(Write(mirrored), Applying), (Settle, No), (Write(row), Applying), (Settle, No)]);
 }

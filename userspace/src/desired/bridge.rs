@@ -4,7 +4,7 @@ use crate::dataplane::BridgeTimes;
 use crate::ovsdb::{BridgeRow, ManagerRow, OpenVSwitchRow, Uuid};
 use crate::unixctl::FlowTable;
 
-use super::{BridgeFacts, World};
+use super::{BridgeFacts, World, mirror};
 
 /// `mac-aging-time` where it is unset, and its bounds (OVS `lib/mac-learning.c`), in seconds.
 const AGEING_S: (u32, u32, u32) = (300, 15, 3600);
@@ -39,13 +39,8 @@ fn settings_gate(world: &World<'_>, uuid: Uuid, row: &BridgeRow) -> Option<Strin
     if !matches!(row.datapath_type.as_str(), "" | "system" | "netdev") {
         return Some(format!("its datapath_type {} is unknown", row.datapath_type));
     }
-    if let Some(mirror) = row.mirrors.iter().next() {
-        let name =
-            world.rows.mirrors.get(mirror).map_or_else(|| mirror.to_string(), |mirror| mirror.name.clone());
-        return Some(format!(
-            "mirror {name} copies its traffic; `ovs-vsctl clear bridge {} mirrors` removes it",
-            row.name
-        ));
+    if let Some(reason) = mirror::bridge_gate(world, row) {
+        return Some(reason);
     }
     let mut sets = world.rows.flow_sample_collector_sets.iter();
     let sampled = sets.find(|(_, set)| set.bridge == Some(uuid)).map(|(set, _)| set.to_string());

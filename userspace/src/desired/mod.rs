@@ -6,6 +6,7 @@
 //! and says so in a sentence that names the row and the way out.
 
 mod bridge;
+mod mirror;
 mod port;
 mod vlan;
 
@@ -117,8 +118,11 @@ fn compile_bridge(
     let mut ports: Vec<_> = row
         .ports
         .iter()
-        .filter_map(|port| world.rows.ports.get(port))
-        .map(|port| compile_port(world, devices, row, port, facts, table_size))
+        .filter_map(|uuid| Some((*uuid, world.rows.ports.get(uuid)?)))
+        .map(|(uuid, port)| {
+            let mirrored = mirror::port_gate(world, row, uuid);
+            compile_port(world, devices, row, port, mirrored, facts, table_size)
+        })
         .collect();
     ports.sort_by(|a, b| a.name.cmp(&b.name));
     DesiredBridge {
@@ -137,6 +141,7 @@ fn compile_port(
     devices: &Devices<'_>,
     bridge: &BridgeRow,
     row: &PortRow,
+    mirrored: Option<String>,
     facts: Option<&BridgeFacts>,
     table_size: u32,
 ) -> DesiredPort {
@@ -152,7 +157,7 @@ fn compile_port(
     let link = single.and_then(|interface| devices.get(interface.name.as_str()).copied());
     let flags = ofport.and_then(|ofport| facts?.port_flags.get(&ofport));
     let gate = match single {
-        Some(interface) => port::gate(world, bridge, row, interface, link, flags),
+        Some(interface) => port::gate(world, bridge, row, interface, link, flags).or(mirrored),
         None => Some(format!("it is a bond of {} interfaces", interfaces.len())),
     };
     let not_a_target = link.and_then(|link| link.can_be_redirected_to().err());

@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixture::{Database, nic, shared, tap, taps, veth};
 use crate::links::{LinkKind, Peer, PeerFacts, VlanChild, XdpAttachment, XdpMode};
-use crate::ovsdb::{FlowSampleCollectorSetRow, ManagerRow};
+use crate::ovsdb::{FlowSampleCollectorSetRow, ManagerRow, MirrorRow};
 use trunkline_core::{Vid, VidSet};
 
 struct Scene {
@@ -158,6 +158,50 @@ fn settings_without_effect_on_known_unicast_gate_nothing() {
 fn only_settings_decide_whether_flows_are_asked_for() {
     assert!(!bridge(|s| s.database.bridge("br0").controller.extend([Uuid(99)])).eligible);
     assert!(bridge(|s| s.facts.flow_table = FlowTable::Empty).eligible);
+}
+
+/// What becomes of the bridge and of p1 and p2 with a mirror; `choose` gets the rows of p1 and p2.
+fn with_mirror(choose: fn(&mut MirrorRow, [Uuid; 2])) -> (Option<String>, [Option<String>; 2]) {
+    let scene = scene(|s| {
+        s.database.add_mirror("br0", "m0");
+        let place =
+            |name| s.database.rows.ports.iter().find(|(_, row)| row.name == name).map(|(uuid, _)| *uuid);
+        let ports = ["p1", "p2"].map(|name| place(name).unwrap());
+        let mirror = Arc::make_mut(s.database.rows.mirrors.values_mut().next().unwrap());
+        mirror.select_all = false;
+        choose(mirror, ports);
+    });
+    let mut bridges = scene.compile();
+    let bridge = bridges.remove(0);
+    let ports: Vec<_> = bridge.ports.into_iter().map(|port| port.rules.err()).collect();
+    (bridge.reason, ports.try_into().unwrap())
+}
+
+#[test]
+fn a_mirror_gates_the_ports_that_it_has_to_do_with() {
+    let selected =
+        |reason: &Option<String>| reason.as_ref().is_some_and(|r| r.contains("mirror m0 copies its"));
+    let output =
+        |reason: &Option<String>| reason.as_ref().is_some_and(|r| r.contains("m0 sends its copies to it"));
+    let (bridge, [p1, p2]) = with_mirror(|mirror, [p1, _]| mirror.select_src_port = [p1].into());
+    assert!(bridge.is_none() && selected(&p1) && p2.is_none(), "{bridge:?} {p1:?} {p2:?}");
+    let (bridge, [p1, p2]) = with_mirror(|mirror, [p1, p2]| {
+        mirror.select_dst_port.insert(p2);
+        mirror.output_port = Some(p1);
+        mirror.select_vlan.insert(10);
+    });
+    assert!(bridge.is_none() && output(&p1) && selected(&p2), "{bridge:?} {p1:?} {p2:?}");
+    let (bridge, [p1, p2]) = with_mirror(|_, _| {});
+    assert_eq!((bridge, p1, p2), (None, None, None), "it selects nothing");
+    for choose in [
+        |mirror: &mut MirrorRow, _| mirror.select_all = true,
+        |mirror: &mut MirrorRow, [p1, _]: [Uuid; 2]| {
+            mirror.select_src_port.insert(p1);
+            mirror.output_vlan = Some(20);
+        },
+    ] {
+        assert!(selected(&with_mirror(choose).0));
+    }
 }
 
 #[test]
