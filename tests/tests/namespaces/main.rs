@@ -14,6 +14,7 @@ mod matrix;
 mod moves;
 mod neighbours;
 mod operators;
+mod tables;
 mod tape;
 mod tcp;
 mod wire;
