@@ -183,8 +183,10 @@ impl Ovs {
     fn start_vswitchd(&mut self, netns: &Netns) {
         let database = format!("unix:{}", self.path("db.sock").display());
         self.vswitchd = Some(self.daemon(netns, "ovs-vswitchd", &[&database]));
-        // Its answer to this waits for the configuration to be applied, not only for the process.
-        self.vsctl("set Open_vSwitch . external_ids:started=yes");
+        // The answer to this waits for the configuration to be applied, not only for the process; it would wait for
+        // nothing if nothing changed.
+        let id = self.vswitchd.as_ref().map_or(0, Daemon::id);
+        self.vsctl(&format!("set Open_vSwitch . external_ids:started={id}"));
     }
 
     fn daemon(&self, netns: &Netns, program: &str, arguments: &[&str]) -> Daemon {
