@@ -8,10 +8,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, FdbEntry, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
-pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_3";
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_4";
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -62,8 +62,10 @@ pub struct Port {
     pub mtu: u32,
     /// Most stations that may be learned on this port.
     pub learning_limit: u32,
+    /// The device, for the tc program to send to.
+    pub ifindex: u32,
     /// Zero.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 3],
     /// VLANs that the port admits and that leave through it.
     pub members: VidSet,
     /// VLANs, as on the wire or as classified, that are left to Open vSwitch (with [`PORT_HAS_EXCLUDED`]).
@@ -79,7 +81,7 @@ pub const PORT_VALID: u16 = 1 << 0;
 pub const PORT_ACCEPT_TAGGED: u16 = 1 << 1;
 /// Protected: sends nothing to other protected ports.
 pub const PORT_PROTECTED: u16 = 1 << 2;
-/// Frames can be sent to the device with a redirect.
+/// The XDP program can send frames to the device with a redirect.
 pub const PORT_TARGET: u16 = 1 << 3;
 /// Senders behind the port may leave checksums to hardware (veth, tap).
 pub const PORT_PARTIAL_CHECKSUMS: u16 = 1 << 4;
@@ -95,6 +97,12 @@ pub const PORT_PVID_HAS_TPID: u16 = 1 << 8;
 /// Drop-eligible frames are left to Open vSwitch: its userspace datapath clears the bit (`netdev_linux_parse_vnet_hdr`
 /// and `eth_push_vlan`, OVS `lib/netdev-linux.c`), its kernel datapath keeps it.
 pub const PORT_LEAVES_DEI: u16 = 1 << 9;
+/// The tc program can send frames to the device.
+pub const PORT_TC_TARGET: u16 = 1 << 10;
+/// An internal port: what is sent to it arrives in the host's stack, as if received by the device.
+pub const PORT_INTERNAL: u16 = 1 << 11;
+/// Frames that the XDP program on this port passes on meet the tc program next.
+pub const PORT_TC_FOLLOWS: u16 = 1 << 12;
 
 /// Key of map `FDB`, a preallocated hash: 12 octets, in the three words that the kernel hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
@@ -144,7 +152,7 @@ pub const FLOW_PLACES: u32 = 1 << 12;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Flow {
-    /// Destination and source address, each in 48 bits, and above them the frame's TCI and which tag it has.
+    /// Destination and source address, each in 48 bits, and above them the frame's TCI, which tag it has and its hook.
     pub addresses: [u64; 2],
     /// Generation of the tables and second of the clock. No frame has the stamp 0 of an empty place.
     pub stamp: u64,
@@ -190,6 +198,9 @@ pub struct Counters {
 pub struct Trace {
     /// In: the interface index on which the frame arrives.
     pub ifindex: u32,
+    /// At the tc hook, in: the tag beside the frame as it arrives; out: as it leaves. TPID in the high half, TCI in
+    /// the low one; 0 for none.
+    pub beside: u32,
     /// Out: one of `TRACE_*`.
     pub kind: u16,
     /// Out: the egress port, or the index of the reason.
@@ -210,7 +221,7 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
-    assert!(ABI_VERSION == 3 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_3"));
+    assert!(ABI_VERSION == 4 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_4"));
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);
@@ -218,7 +229,7 @@ const _: () = {
     assert!(size_of::<FdbValue>() == 16);
     assert!(size_of::<Flow>() == 48 && FLOW_PLACES.is_power_of_two());
     assert!(size_of::<Counters>() == 352);
-    assert!(size_of::<Trace>() == 16);
+    assert!(size_of::<Trace>() == 20);
     assert!(PuntReason::ALL.len() <= 32);
     assert!(DropReason::ALL.len() <= 8);
     assert!(MAX_BRIDGES <= 1 << 16 && MAX_PORTS <= 1 << 16);

@@ -1,13 +1,13 @@
 //! The flow cache: what became of the last frame of the same form.
 //!
-//! Where a frame goes depends on the device it came from, its addresses and its tag (its [`Form`]), on the tables, and on
+//! Where a frame goes depends on the device and the hook it came from, its addresses and its tag (its [`Form`]), on the tables, and on
 //! the second. So a verdict is remembered under its form, with a stamp of the tables' generation and the second, and is
 //! as good as a new one while both are the same: a change of the configuration, a move and the passing of time show at
 //! once. What also depends on the rest of the frame, its length and checksum, is looked at each time.
 //!
 //! Only [`Verdict::Forward`] is remembered; whatever concerns Open vSwitch or is dropped takes the long way.
 
-use crate::{Header, Tag, TagOp, Tagging, Tpid, Vid, abi};
+use crate::{Header, Hook, Tag, TagOp, Tagging, Tpid, Vid, abi};
 
 /// What decides where a frame goes, but for the tables and the time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +36,7 @@ pub(crate) struct Flow {
 impl Form {
     /// The form of a frame, unless it is of no interest to the cache.
     #[inline(always)]
-    pub(crate) const fn new(header: &Header, ifindex: u32) -> Option<Self> {
+    pub(crate) const fn new(header: &Header, ifindex: u32, hook: Hook) -> Option<Self> {
         let (kind, tci) = match header.tagging {
             Tagging::Untagged => (0, 0),
             Tagging::Single(tag) => match tag.tpid() {
@@ -44,6 +44,11 @@ impl Form {
                 Tpid::Dot1Ad => (2, tag.tci()),
             },
             Tagging::Stacked => return None,
+        };
+        // What can be reached is another matter at each hook.
+        let kind = match hook {
+            Hook::Xdp => kind,
+            Hook::Tc => kind | 4,
         };
         // An address has 48 bits; the tag goes above them.
         let addresses = [(tci as u64) << 48 | header.dst.as_u64(), kind << 48 | header.src.as_u64()];
@@ -136,7 +141,7 @@ mod tests {
     }
 
     fn form(tagging: Tagging, ifindex: u32) -> Form {
-        Form::new(&header(tagging), ifindex).expect("of interest")
+        Form::new(&header(tagging), ifindex, Hook::Xdp).expect("of interest")
     }
 
     fn tagged(tpid: Tpid, tci: u16) -> Tagging {
@@ -153,11 +158,12 @@ mod tests {
             form(tagged(Tpid::Dot1Q, 0x1000), 7),
             form(tagged(Tpid::Dot1Q, 0x200a), 7),
             form(tagged(Tpid::Dot1Q, 0xffff), 7),
+            Form::new(&header(Tagging::Untagged), 7, Hook::Tc).expect("of interest"),
         ];
         for (place, a) in forms.iter().enumerate() {
             assert!(forms[place + 1..].iter().all(|b| a != b), "{a:?}");
         }
-        assert_eq!(Form::new(&header(Tagging::Stacked), 7), None);
+        assert_eq!(Form::new(&header(Tagging::Stacked), 7, Hook::Tc), None);
     }
 
     #[test]
@@ -166,7 +172,7 @@ mod tests {
         for low in 0..256_u32 {
             let [.., a, b] = low.to_be_bytes();
             let src = Mac::new([2, 0, 0, 0, a, b]);
-            let form = Form::new(&Header { src, ..header(Tagging::Untagged) }, 7).expect("of interest");
+            let form = Form::new(&Header { src, ..header(Tagging::Untagged) }, 7, Hook::Xdp).expect("of interest");
             assert!(form.place() < abi::FLOW_PLACES);
             places.insert(form.place());
         }

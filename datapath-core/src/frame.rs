@@ -16,8 +16,30 @@ pub trait Frame {
         self.len() == 0
     }
 
-    /// `N` octets from `offset` on, if the frame has them.
+    /// `N` octets from `offset` on, if the frame has them. A tag beside the frame is not among them.
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// Addresses and tags, also a tag that the kernel keeps beside the frame.
+    #[inline(always)]
+    fn header(&self) -> Option<Header> {
+        self.window::<HEADER_LEN>(0).map(Header::parse)
+    }
+
+    /// Whether the device that it leaves by takes a frame of this length as it is, `payload` octets of it being
+    /// header. True of a super-frame: it is cut into segments on the way.
+    #[inline(always)]
+    fn fits(&self, payload: u32, mtu: u32) -> bool {
+        self.len() - payload <= mtu
+    }
+}
+
+/// Where a frame is met, which decides how it can be sent on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hook {
+    /// In the driver: its octets are all there is to know.
+    Xdp,
+    /// With all that the kernel knows of it: segments, a checksum to be filled in, a tag beside it.
+    Tc,
 }
 
 impl Frame for [u8] {

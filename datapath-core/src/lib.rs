@@ -1,7 +1,7 @@
 //! The switching rules of trunkline, and the layouts of its BPF maps.
 //!
 //! One crate serves every place that has to know what Open vSwitch's NORMAL action does with a
-//! frame: the XDP program, `trunkline trace`, the host tests and the benches. It has no clock, no
+//! frame: the XDP and tc programs, `trunkline trace`, the host tests and the benches. It has no clock, no
 //! I/O, no allocation and no `unsafe`: time, identities and tables are parameters ([`Tables`]).
 //!
 //! What it guarantees: a frame is forwarded or dropped only where NORMAL certainly forwards or drops
@@ -30,7 +30,7 @@ mod vlan;
 pub use checksum::{L4Checksum, l4_checksum};
 pub use clock::Ticks;
 pub use fdb::{FdbEntry, FdbKey, Freshness};
-pub use frame::{Frame, HEADER_LEN, Header, Tagging};
+pub use frame::{Frame, HEADER_LEN, Header, Hook, Tagging};
 pub use mac::Mac;
 pub use port::{Classified, PriorityTags};
 pub use switch::{Outcome, Tables, switch};

@@ -46,7 +46,8 @@ impl abi::Port {
         flags: 0,
         mtu: 0,
         learning_limit: 0,
-        reserved: [0; 4],
+        ifindex: 0,
+        reserved: [0; 3],
         members: crate::VidSet::EMPTY,
         excluded: crate::VidSet::EMPTY,
     };

@@ -6,12 +6,16 @@
 
 use crate::flow::{Flow, Form, Stamp};
 use crate::{
-    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, L4Checksum, PuntReason, Tagging,
-    Verdict, Vid, abi, l4_checksum,
+    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PuntReason,
+    Tagging, Verdict, Vid, abi, l4_checksum,
 };
 
 /// The tables that the switch reads and the one that it writes. Numbers are as in [`abi`].
 pub trait Tables {
+    /// The hook whose program asks.
+    fn hook(&self) -> Hook {
+        Hook::Xdp
+    }
     /// The port behind an interface index (`PortNo`).
     fn port_no(&self, ifindex: u32) -> Option<u16>;
     /// A port; `None` for a number out of range.
@@ -64,8 +68,8 @@ pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
     let now_s = tables.now_s();
     // Before the other tables: what is found in them is at least as new.
     let stamp = Stamp::new(tables.generation(), now_s);
-    let header = frame.window::<HEADER_LEN>(0).map(Header::parse);
-    let form = header.as_ref().and_then(|header| Form::new(header, ifindex));
+    let header = frame.header();
+    let form = header.as_ref().and_then(|header| Form::new(header, ifindex, tables.hook()));
 
     let remembered = form.and_then(|form| Flow::from_abi(&tables.flow(form.place())?, &form, stamp));
     let flow = match remembered {
@@ -197,7 +201,8 @@ fn route<T: Tables>(
     if port.has(abi::PORT_PROTECTED) && out.has(abi::PORT_PROTECTED) {
         return Err(Verdict::Drop(DropReason::Protected));
     }
-    if !out.has(abi::PORT_TARGET) {
+    let at_xdp = tables.hook() == Hook::Xdp;
+    if !out.has(if at_xdp { abi::PORT_TARGET } else { abi::PORT_TC_TARGET }) {
         return punt(PuntReason::UnreachableDestination);
     }
     let received = header.tagging.single();
@@ -213,7 +218,7 @@ fn route<T: Tables>(
         vid: classified.vid,
         tag: out.egress(*classified, received),
         mtu: out.mtu,
-        partial_checksums: port.has(abi::PORT_PARTIAL_CHECKSUMS),
+        partial_checksums: at_xdp && port.has(abi::PORT_PARTIAL_CHECKSUMS),
     })
 }
 
@@ -222,7 +227,7 @@ fn route<T: Tables>(
 fn unfit<F: Frame + ?Sized>(frame: &F, flow: &Flow, tagged: bool) -> Option<PuntReason> {
     let payload = if tagged { HEADER_LEN } else { HEADER_LEN - 4 };
     // One tag does not count (`packet_length`, kernel net/openvswitch/vport.c), and there is never more than one.
-    if frame.len() - payload as u32 > flow.mtu {
+    if !frame.fits(payload as u32, flow.mtu) {
         return Some(PuntReason::OverMtu);
     }
     if flow.partial_checksums {
@@ -246,7 +251,13 @@ fn source<T: Tables>(
     now_s: u32,
 ) -> Option<PuntReason> {
     let seen = FdbEntry { port: port_no, fixed: false, shown_s: now_s };
+    // Where another program follows on the way to Open vSwitch, learning is that one's: it would take the frame for
+    // one that Open vSwitch has seen already.
+    let leave = tables.hook() == Hook::Xdp && port.has(abi::PORT_TC_FOLLOWS);
     let Some(known) = tables.fdb(key) else {
+        if leave {
+            return Some(PuntReason::NewSource);
+        }
         return Some(match tables.learn(key, seen, port.learning_limit) {
             Ok(()) => PuntReason::NewSource,
             Err(reason) => reason,
@@ -261,6 +272,9 @@ fn source<T: Tables>(
         Freshness::Due => PuntReason::RefreshSource,
         Freshness::Expired => PuntReason::NewSource,
     };
+    if leave {
+        return Some(reason);
+    }
     tables.update(key, seen);
     if reason == PuntReason::MovedSource {
         tables.outdate_flows();

@@ -116,6 +116,8 @@ reasons! {
         SamePort = "same_port",
         /// Both ports are protected.
         Protected = "protected",
+        /// Its tag could not be replaced, and it is not what was received any more (memory ran out).
+        EditFailed = "edit_failed",
     }
 }
 

@@ -1,7 +1,8 @@
-//! The XDP programs of trunkline: thin adapters around the switching core.
+//! The XDP and tc programs of trunkline: thin adapters around the switching core.
 //!
-//! `trunkline_xdp` runs on the ports; `trunkline_trace` answers `trunkline trace` through `BPF_PROG_TEST_RUN` and
-//! has no effect on the tables. On the host this crate is an empty program.
+//! `trunkline_xdp` and `trunkline_tc` run on the ports; `trunkline_trace` and `trunkline_tc_trace` answer
+//! `trunkline trace` through `BPF_PROG_TEST_RUN` and have no effect on the tables. On the host this crate is an
+//! empty program.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
@@ -11,6 +12,10 @@ mod counters;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod skb_frame;
+#[cfg(target_arch = "bpf")]
+mod tc;
 #[cfg(target_arch = "bpf")]
 mod xdp_frame;
 

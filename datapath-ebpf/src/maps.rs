@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, DevMap, HashMap, PerCpuArray},
 };
-use trunkline_core::{FdbEntry, FdbKey, PuntReason, Tables, Ticks, abi};
+use trunkline_core::{FdbEntry, FdbKey, Hook, PuntReason, Tables, Ticks, abi};
 
 /// Interface index (its low bits) to port.
 #[map]
@@ -63,10 +63,15 @@ static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
 #[unsafe(no_mangle)]
 static TRUNKLINE_FLOWS: Global<u32> = Global::new(1);
 
-/// The tables as the ports' program uses them.
-pub(crate) struct Live;
+/// The tables as the ports' program of a hook uses them.
+pub(crate) struct Live(pub(crate) Hook);
 
 impl Tables for Live {
+    #[inline(always)]
+    fn hook(&self) -> Hook {
+        self.0
+    }
+
     #[inline(always)]
     fn port_no(&self, ifindex: u32) -> Option<u16> {
         let slot = SLOTS.get(ifindex & (abi::IFINDEX_SLOTS - 1))?;
@@ -175,6 +180,10 @@ impl Tables for Live {
 pub(crate) struct ReadOnly(pub(crate) Live);
 
 impl Tables for ReadOnly {
+    #[inline(always)]
+    fn hook(&self) -> Hook {
+        self.0.hook()
+    }
     #[inline(always)]
     fn port_no(&self, ifindex: u32) -> Option<u16> {
         self.0.port_no(ifindex)

@@ -1,12 +1,13 @@
-//! Entry points, and how a verdict is carried out.
+//! The XDP programs: entry points, and how a verdict is carried out.
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
     macros::xdp,
     programs::XdpContext,
 };
 use aya_log_ebpf::debug;
-use trunkline_core::{Frame as _, Outcome, PuntReason, Tables as _, Verdict, abi, switch};
+use trunkline_core::{Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, switch};
 
 use crate::{
     counters,
@@ -18,7 +19,7 @@ use crate::{
 #[xdp]
 pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
-    let outcome = switch(&frame, &Live, frame.ifindex());
+    let outcome = switch(&frame, &Live(Hook::Xdp), frame.ifindex());
     log(&ctx, &outcome);
     carry_out(&mut frame, &outcome)
 }
@@ -28,7 +29,7 @@ pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
 pub(crate) fn trunkline_trace(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let ifindex = TRACE.get(0).map_or(0, |trace| trace.ifindex);
-    let outcome = switch(&frame, &ReadOnly(Live), ifindex);
+    let outcome = switch(&frame, &ReadOnly(Live(Hook::Xdp)), ifindex);
     answer(&mut frame, ifindex, &outcome)
 }
 
@@ -56,9 +57,12 @@ fn carry_out(frame: &mut XdpFrame<'_>, outcome: &Outcome) -> u32 {
     }
 }
 
+/// Passes a frame on. What becomes of it where the tc program follows is that one's to count.
 #[inline(always)]
 fn punt(ingress: u16, reason: PuntReason) -> u32 {
-    counters::punted(ingress, reason);
+    if Live(Hook::Xdp).port(ingress).is_none_or(|port| !port.has(abi::PORT_TC_FOLLOWS)) {
+        counters::punted(ingress, reason);
+    }
     XDP_PASS
 }
 
@@ -73,7 +77,8 @@ fn answer(frame: &mut XdpFrame<'_>, ifindex: u32, outcome: &Outcome) -> u32 {
         },
     };
     let vid = outcome.vid.map_or(abi::NO_VID, |vid| vid.get());
-    let answer = abi::Trace { ifindex, kind, detail, vid, reserved: 0, now_s: Live.now_s() };
+    let answer =
+        abi::Trace { ifindex, beside: 0, kind, detail, vid, reserved: 0, now_s: Live(Hook::Xdp).now_s() };
     // Failing to store is reported by the unchanged `kind`.
     let _ = TRACE.set(0, answer, 0);
     action
@@ -82,7 +87,7 @@ fn answer(frame: &mut XdpFrame<'_>, ifindex: u32, outcome: &Outcome) -> u32 {
 /// Rare events for people who look for a fault. Without `--log-datapath` the verifier removes all of this: the
 /// level is a constant at load time.
 #[inline(always)]
-fn log(ctx: &XdpContext, outcome: &Outcome) {
+pub(crate) fn log<C: EbpfContext>(ctx: &C, outcome: &Outcome) {
     let (Some(ingress), Verdict::Punt(reason)) = (outcome.ingress, outcome.verdict) else { return };
     let event = match reason {
         PuntReason::NewSource => "new source",
@@ -107,4 +112,4 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The agent looks for this name (`abi::ABI_SYMBOL`) before anything is attached.
 #[unsafe(no_mangle)]
-static TRUNKLINE_ABI_3: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);
+static TRUNKLINE_ABI_4: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);

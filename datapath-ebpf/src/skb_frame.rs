@@ -1,0 +1,138 @@
+//! A frame under tc: a socket buffer, whose tag the kernel mostly keeps beside its octets.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_skb_vlan_pop, bpf_skb_vlan_push},
+    programs::TcContext,
+};
+use trunkline_core::{Frame, HEADER_LEN, Header, Mac, Tag, TagOp, Tagging, Tpid};
+
+/// Octets of a header whose tag is beside it: two addresses and the type.
+const PLAIN_LEN: usize = 14;
+
+/// The frame of a running program.
+pub(crate) struct SkbFrame<'c> {
+    ctx: &'c TcContext,
+    beside: Option<Tag>,
+}
+
+impl Frame for SkbFrame<'_> {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.ctx.len() + if self.beside.is_some() { 4 } else { 0 }
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        let start = self.ctx.data() + offset;
+        if start + N > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: just checked to lie in the linear part, which does not move while `self` is borrowed.
+        Some(unsafe { &*(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn header(&self) -> Option<Header> {
+        let Some(tag) = self.beside else { return self.window::<HEADER_LEN>(0).map(Header::parse) };
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *self.window::<PLAIN_LEN>(0)?;
+        let tagging = match Tpid::from_ethertype(u16::from_be_bytes([t0, t1])) {
+            None => Tagging::Single(tag),
+            Some(_) => Tagging::Stacked,
+        };
+        Some(Header {
+            dst: Mac::new([d0, d1, d2, d3, d4, d5]),
+            src: Mac::new([s0, s1, s2, s3, s4, s5]),
+            tagging,
+        })
+    }
+
+    /// As Open vSwitch compares (`ovs_vport_send`, kernel net/openvswitch/vport.c): whatever the segments' size.
+    #[inline(always)]
+    fn fits(&self, payload: u32, mtu: u32) -> bool {
+        self.raw().gso_size != 0 || self.len() - payload <= mtu
+    }
+}
+
+impl<'c> SkbFrame<'c> {
+    pub(crate) fn new(ctx: &'c TcContext) -> Self {
+        let (linear, len) = (ctx.data_end() - ctx.data(), ctx.len());
+        if linear < HEADER_LEN && (linear as u32) < len {
+            // Without memory for it the header is out of sight, and Open vSwitch has the frame.
+            let _ = ctx.pull_data(len.min(HEADER_LEN as u32));
+        }
+        let mut frame = Self { ctx, beside: None };
+        frame.beside = frame.tag_beside();
+        frame
+    }
+
+    /// The device that the frame arrived on or, sent by the host, leaves by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        self.raw().ifindex
+    }
+
+    /// The tag that the kernel keeps beside the octets.
+    #[inline(always)]
+    pub(crate) fn beside(&self) -> Option<Tag> {
+        self.beside
+    }
+
+    #[inline(always)]
+    fn tag_beside(&self) -> Option<Tag> {
+        let raw = self.raw();
+        if raw.vlan_present == 0 {
+            return None;
+        }
+        // The kernel knows no other types (`eth_type_vlan`).
+        let tpid = if raw.vlan_proto as u16 == Tpid::Dot1Ad.ethertype().to_be() {
+            Tpid::Dot1Ad
+        } else {
+            Tpid::Dot1Q
+        };
+        Some(Tag::from_wire(tpid, raw.vlan_tci as u16))
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> &__sk_buff {
+        // SAFETY: the context of the running program; each field is read through the verifier.
+        unsafe { &*self.ctx.skb.skb }
+    }
+
+    /// Edits the tag. An error leaves the frame as it was, but for [`TagOp::Replace`], which may have removed it.
+    #[inline(always)]
+    pub(crate) fn apply(&mut self, op: TagOp) -> Result<(), ()> {
+        match op {
+            TagOp::Keep => Ok(()),
+            TagOp::Push(tag) => self.push(tag),
+            TagOp::Pop => self.pop(),
+            TagOp::Replace(tag) => {
+                self.pop()?;
+                self.push(tag)
+            }
+        }
+    }
+
+    /// Puts a tag beside a frame that has none.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, tag: Tag) -> Result<(), ()> {
+        let [t0, t1, c0, c1] = tag.to_bytes();
+        let (tpid, tci) = (u16::from_ne_bytes([t0, t1]), u16::from_be_bytes([c0, c1]));
+        // SAFETY: the context is the running program's own; windows are taken anew afterwards.
+        let failed = unsafe { bpf_skb_vlan_push(self.ctx.skb.skb, tpid, tci) };
+        self.edited(failed)
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) -> Result<(), ()> {
+        // SAFETY: as above.
+        let failed = unsafe { bpf_skb_vlan_pop(self.ctx.skb.skb) };
+        self.edited(failed)
+    }
+
+    #[inline(always)]
+    fn edited(&mut self, failed: i64) -> Result<(), ()> {
+        self.beside = self.tag_beside();
+        if failed == 0 { Ok(()) } else { Err(()) }
+    }
+}
