@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{Xdp, XdpMode};
 use trunkline::dataplane::{
-    BridgeNo, BridgeTimes, Dataplane as _, InstalledPort, Kernel, Op, Options, PortNo,
+    BridgeNo, BridgeTimes, Dataplane as _, Hooks, InstalledPort, Kernel, Op, Options, PortNo,
 };
 use trunkline::{desired::VlanRules, ovsdb::PortRow};
 use trunkline_core::{FdbEntry, FdbKey, Mac, Vid, abi};
@@ -81,7 +81,7 @@ impl Contestant {
             let mut kernel = Box::new(Kernel::load(Options { stations: STATIONS, log: false })?);
             for (port, device, vlan) in [(INGRESS, "in", &ports.ingress), (EGRESS, "out", &ports.egress)] {
                 let (ifindex, device) = (ifindex(device)?, device.to_owned());
-                let installed = InstalledPort { ifindex, device, rules: rules(vlan)? };
+                let installed = InstalledPort { ifindex, device, hooks: Hooks::Xdp, rules: rules(vlan)? };
                 kernel.apply(&Op::Install(port, installed), now_s())?;
             }
             introduce(&mut kernel, ports.vid)?;

@@ -6,7 +6,7 @@
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use serde_json::{Value, json};
-use trunkline::dataplane::{InstalledPort, Kernel, Options};
+use trunkline::dataplane::{Hooks, InstalledPort, Kernel, Options};
 use trunkline_core::PuntReason;
 use trunkline_tests::Vlan;
 
@@ -115,8 +115,12 @@ impl Case {
         let mut kernel = Box::new(Kernel::load(Options { stations: STATIONS, log: false })?);
         // Both ports on one device, and the one entered last is where frames arrive.
         for (port, vlan) in [(EGRESS, egress), (INGRESS, ingress)] {
-            let port_on_loopback =
-                InstalledPort { ifindex: LOOPBACK, device: "lo".to_owned(), rules: rules(vlan)? };
+            let port_on_loopback = InstalledPort {
+                ifindex: LOOPBACK,
+                device: "lo".to_owned(),
+                hooks: Hooks::Xdp,
+                rules: rules(vlan)?,
+            };
             kernel.enter(port, &port_on_loopback)?;
         }
         let next = Next::new(kernel.program()?)?;

@@ -172,7 +172,8 @@ mod tests {
         for low in 0..256_u32 {
             let [.., a, b] = low.to_be_bytes();
             let src = Mac::new([2, 0, 0, 0, a, b]);
-            let form = Form::new(&Header { src, ..header(Tagging::Untagged) }, 7, Hook::Xdp).expect("of interest");
+            let form =
+                Form::new(&Header { src, ..header(Tagging::Untagged) }, 7, Hook::Xdp).expect("of interest");
             assert!(form.place() < abi::FLOW_PLACES);
             places.insert(form.place());
         }

@@ -78,11 +78,21 @@ impl Header {
     /// Reads a header (IEEE 802.3 clause 3.2, 802.1Q clause 9).
     #[inline(always)]
     pub const fn parse(octets: &[u8; HEADER_LEN]) -> Self {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1, c0, c1, u0, u1] = *octets;
-        let tagging = match Tpid::from_ethertype(u16::from_be_bytes([t0, t1])) {
+        let [a @ .., t0, t1, c0, c1, u0, u1] = *octets;
+        let [outer, tci, inner] =
+            [u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1]), u16::from_be_bytes([u0, u1])];
+        Self::from_parts(a, outer, tci, inner)
+    }
+
+    /// A header of these addresses, the type after them and, if that announces a tag, the tag's TCI and the type after
+    /// that.
+    #[inline(always)]
+    pub const fn from_parts(addresses: [u8; 12], outer: u16, tci: u16, inner: u16) -> Self {
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = addresses;
+        let tagging = match Tpid::from_ethertype(outer) {
             None => Tagging::Untagged,
-            Some(tpid) => match Tpid::from_ethertype(u16::from_be_bytes([u0, u1])) {
-                None => Tagging::Single(Tag::from_wire(tpid, u16::from_be_bytes([c0, c1]))),
+            Some(tpid) => match Tpid::from_ethertype(inner) {
+                None => Tagging::Single(Tag::from_wire(tpid, tci)),
                 Some(_) => Tagging::Stacked,
             },
         };

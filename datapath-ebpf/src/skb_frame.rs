@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_skb_vlan_pop, bpf_skb_vlan_push},
     programs::TcContext,
 };
-use trunkline_core::{Frame, HEADER_LEN, Header, Mac, Tag, TagOp, Tagging, Tpid};
+use trunkline_core::{Frame, HEADER_LEN, Header, Tag, TagOp, Tpid};
 
 /// Octets of a header whose tag is beside it: two addresses and the type.
 const PLAIN_LEN: usize = 14;
@@ -13,13 +13,16 @@ const PLAIN_LEN: usize = 14;
 /// The frame of a running program.
 pub(crate) struct SkbFrame<'c> {
     ctx: &'c TcContext,
-    beside: Option<Tag>,
+    /// Whether there is a tag beside the octets.
+    tagged: bool,
+    /// That tag; not an `Option`, of which the compiler would keep parts that were never written.
+    tag: Tag,
 }
 
 impl Frame for SkbFrame<'_> {
     #[inline(always)]
     fn len(&self) -> u32 {
-        self.ctx.len() + if self.beside.is_some() { 4 } else { 0 }
+        self.ctx.len() + if self.tagged { 4 } else { 0 }
     }
 
     #[inline(always)]
@@ -34,17 +37,16 @@ impl Frame for SkbFrame<'_> {
 
     #[inline(always)]
     fn header(&self) -> Option<Header> {
-        let Some(tag) = self.beside else { return self.window::<HEADER_LEN>(0).map(Header::parse) };
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *self.window::<PLAIN_LEN>(0)?;
-        let tagging = match Tpid::from_ethertype(u16::from_be_bytes([t0, t1])) {
-            None => Tagging::Single(tag),
-            Some(_) => Tagging::Stacked,
+        // One header out of both cases: what differs is only where its parts lie.
+        let [a @ .., t0, t1] = *self.window::<PLAIN_LEN>(0)?;
+        let after = u16::from_be_bytes([t0, t1]);
+        let (outer, tci, inner) = if self.tagged {
+            (self.tag.tpid().ethertype(), self.tag.tci(), after)
+        } else {
+            let [.., c0, c1, u0, u1] = *self.window::<HEADER_LEN>(0)?;
+            (after, u16::from_be_bytes([c0, c1]), u16::from_be_bytes([u0, u1]))
         };
-        Some(Header {
-            dst: Mac::new([d0, d1, d2, d3, d4, d5]),
-            src: Mac::new([s0, s1, s2, s3, s4, s5]),
-            tagging,
-        })
+        Some(Header::from_parts(a, outer, tci, inner))
     }
 
     /// As Open vSwitch compares (`ovs_vport_send`, kernel net/openvswitch/vport.c): whatever the segments' size.
@@ -61,8 +63,8 @@ impl<'c> SkbFrame<'c> {
             // Without memory for it the header is out of sight, and Open vSwitch has the frame.
             let _ = ctx.pull_data(len.min(HEADER_LEN as u32));
         }
-        let mut frame = Self { ctx, beside: None };
-        frame.beside = frame.tag_beside();
+        let mut frame = Self { ctx, tagged: false, tag: Tag::from_wire(Tpid::Dot1Q, 0) };
+        frame.look_beside();
         frame
     }
 
@@ -75,22 +77,17 @@ impl<'c> SkbFrame<'c> {
     /// The tag that the kernel keeps beside the octets.
     #[inline(always)]
     pub(crate) fn beside(&self) -> Option<Tag> {
-        self.beside
+        if self.tagged { Some(self.tag) } else { None }
     }
 
     #[inline(always)]
-    fn tag_beside(&self) -> Option<Tag> {
+    fn look_beside(&mut self) {
         let raw = self.raw();
-        if raw.vlan_present == 0 {
-            return None;
-        }
+        let (tagged, tci) = (raw.vlan_present != 0, raw.vlan_tci as u16);
         // The kernel knows no other types (`eth_type_vlan`).
-        let tpid = if raw.vlan_proto as u16 == Tpid::Dot1Ad.ethertype().to_be() {
-            Tpid::Dot1Ad
-        } else {
-            Tpid::Dot1Q
-        };
-        Some(Tag::from_wire(tpid, raw.vlan_tci as u16))
+        let service = raw.vlan_proto as u16 == Tpid::Dot1Ad.ethertype().to_be();
+        self.tagged = tagged;
+        self.tag = Tag::from_wire(if service { Tpid::Dot1Ad } else { Tpid::Dot1Q }, tci);
     }
 
     #[inline(always)]
@@ -132,7 +129,7 @@ impl<'c> SkbFrame<'c> {
 
     #[inline(always)]
     fn edited(&mut self, failed: i64) -> Result<(), ()> {
-        self.beside = self.tag_beside();
+        self.look_beside();
         if failed == 0 { Ok(()) } else { Err(()) }
     }
 }

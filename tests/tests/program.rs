@@ -7,9 +7,11 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use trunkline::dataplane::{
-    BridgeNo, BridgeTimes, Dataplane as _, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
+    BridgeNo, BridgeTimes, Dataplane as _, Hooks, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
 };
-use trunkline_core::{FdbEntry, FdbKey, Header, Mac, PuntReason, Tables, Verdict, Vid, VidSet, abi, switch};
+use trunkline_core::{
+    FdbEntry, FdbKey, Header, Hook, Mac, PuntReason, Tables, Verdict, Vid, VidSet, abi, switch,
+};
 use trunkline_tests::cases::{edited, traced};
 
 const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
@@ -17,6 +19,7 @@ const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
 const FIRST_IFINDEX: u32 = 60_001;
 
 struct Host<'t> {
+    hook: Hook,
     case: &'t Case,
     now_s: u32,
     fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
@@ -24,6 +27,9 @@ struct Host<'t> {
 }
 
 impl Tables for Host<'_> {
+    fn hook(&self) -> Hook {
+        self.hook
+    }
     fn port_no(&self, ifindex: u32) -> Option<u16> {
         let port_no = ifindex.checked_sub(FIRST_IFINDEX)?;
         (port_no < self.case.ports.len() as u32).then_some(port_no as u16)
@@ -63,13 +69,14 @@ fn now_s() -> u32 {
 fn any_port() -> impl Strategy<Value = abi::Port> {
     (0..6_u16, 0..12_u16, any::<u16>(), proptest::collection::vec(0..6_u16, 0..6), any::<bool>()).prop_map(
         |(pvid, untagged, flags, vids, mostly)| {
-            let known = abi::PORT_LEAVES_DEI * 2 - 1;
+            let known = abi::PORT_TC_FOLLOWS * 2 - 1;
+            let targets = abi::PORT_TARGET | abi::PORT_TC_TARGET;
             let mut members: VidSet = vids.iter().filter_map(|vid| Vid::new(*vid)).collect();
             members.insert(Vid::new(pvid).unwrap());
             abi::Port {
                 pvid: if pvid == 5 { abi::NO_VID } else { pvid },
                 untagged: if untagged > 7 { abi::NO_VID } else { pvid },
-                flags: flags & known | abi::PORT_VALID | if mostly { abi::PORT_TARGET } else { 0 },
+                flags: flags & known | abi::PORT_VALID | if mostly { targets } else { 0 },
                 mtu: 1500,
                 learning_limit: 100,
                 members,
@@ -148,12 +155,24 @@ fn kernel() -> Kernel {
 
 #[test]
 fn the_loaded_program_decides_as_the_core_does() {
+    compare(Hook::Xdp);
+}
+
+#[test]
+fn the_tc_program_decides_as_the_core_does() {
+    compare(Hook::Tc);
+}
+
+/// Every case with a tag has it beside the frame at tc, as the kernel puts it there.
+fn compare(hook: Hook) {
     let kernel = RefCell::new(kernel());
     let forwarded = RefCell::new(0);
     let mut runner =
         TestRunner::new(ProptestConfig { cases: 3000, failure_persistence: None, ..Default::default() });
     let result = runner.run(&any_case(), |case| {
         let mut kernel = kernel.borrow_mut();
+        // Of the longest header, the kernel wants to see more (`convert___skb_to_skb`, net/bpf/test_run.c).
+        prop_assume!(hook == Hook::Xdp || case.frame.len() > 18);
         // Taken once: a case judged over a change of the second would be judged twice at different times.
         let now_s = now_s();
         kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s).unwrap();
@@ -161,7 +180,7 @@ fn the_loaded_program_decides_as_the_core_does() {
             let ifindex = FIRST_IFINDEX + place as u32;
             // The tables are all that counts here; no device is behind the index, so nothing can be sent to it.
             let rules = abi::Port { flags: rules.flags & !abi::PORT_TARGET, ..*rules };
-            let port = InstalledPort { ifindex, device: format!("port{place}"), rules };
+            let port = InstalledPort { ifindex, device: format!("port{place}"), hooks: Hooks::Xdp, rules };
             kernel.enter(PortNo(place as u16), &port).unwrap();
             kernel.overwrite_rules(PortNo(place as u16), &case.ports[place]).unwrap();
         }
@@ -186,9 +205,9 @@ fn the_loaded_program_decides_as_the_core_does() {
             ageing_s: TIMES.ageing_s,
             reserved: 0,
         };
-        let host = Host { case: &case, now_s, fdb: RefCell::new(fdb), bridge };
+        let host = Host { hook, case: &case, now_s, fdb: RefCell::new(fdb), bridge };
         let outcome = switch(&case.frame[..], &host, FIRST_IFINDEX + case.ingress);
-        let (trace, sent) = kernel.trace(FIRST_IFINDEX + case.ingress, &case.frame).unwrap();
+        let (trace, sent) = kernel.trace_at(hook, FIRST_IFINDEX + case.ingress, &case.frame).unwrap();
         prop_assert_eq!((trace.kind, trace.detail, trace.vid), traced(&outcome), "{:?}", outcome);
         prop_assert_eq!(&sent, &edited(&case.frame, outcome.verdict));
         if matches!(outcome.verdict, Verdict::Forward { .. }) {
@@ -219,9 +238,16 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
     let trunk = abi::Port { untagged: abi::NO_VID, ..rules };
     for (place, rules) in [(0, rules), (1, trunk)] {
         // The loopback device is ifindex 1 in every namespace; the last one entered arrives first.
-        kernel.enter(PortNo(place), &InstalledPort { ifindex: 1, device: "lo".into(), rules }).unwrap();
+        kernel
+            .enter(
+                PortNo(place),
+                &InstalledPort { ifindex: 1, device: "lo".into(), hooks: Hooks::Xdp, rules },
+            )
+            .unwrap();
     }
-    kernel.enter(PortNo(0), &InstalledPort { ifindex: 1, device: "lo".into(), rules }).unwrap();
+    kernel
+        .enter(PortNo(0), &InstalledPort { ifindex: 1, device: "lo".into(), hooks: Hooks::Xdp, rules })
+        .unwrap();
     let run = |kernel: &mut Kernel, src: u8, dst: u8| {
         let frame = [&[2, 0, 0, 0, 0, dst][..], &[2, 0, 0, 0, 0, src, 0xab, 0xcd], &[0; 46]].concat();
         let mut out = vec![0; 128];
@@ -269,6 +295,129 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
 }
 
+/// A frame of `len` octets from station `src` to `dst`, with `tag` after the addresses.
+fn frame(src: u8, dst: u8, tag: &[u8], len: usize) -> Vec<u8> {
+    let mut frame = [&[2, 0, 0, 0, 0, dst][..], &[2, 0, 0, 0, 0, src], tag, &[0xab, 0xcd]].concat();
+    frame.resize(len, 0);
+    frame
+}
+
+/// Two ports that both are the loopback device: frames come in by the first, which is in VLAN 10 untagged, and the
+/// second is a trunk.
+fn two_ports(kernel: &mut Kernel, more_flags: u16) {
+    let targets = abi::PORT_TARGET | abi::PORT_TC_TARGET;
+    let rules = abi::Port {
+        pvid: 10,
+        untagged: 10,
+        flags: abi::PORT_VALID | targets | abi::PORT_PVID_HAS_TPID | abi::PORT_ACCEPT_TAGGED | more_flags,
+        mtu: 1500,
+        learning_limit: 100,
+        ifindex: 1,
+        members: VidSet::ALL,
+        ..abi::Port::UNUSED
+    };
+    let trunk = abi::Port { untagged: 20, ..rules };
+    for (place, rules) in [(1, trunk), (0, rules)] {
+        let port = InstalledPort { ifindex: 1, device: "lo".into(), hooks: Hooks::Xdp, rules };
+        kernel.enter(PortNo(place), &port).unwrap();
+    }
+    kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s()).unwrap();
+}
+
+fn station(kernel: &mut Kernel, mac: u8, vid: u16, port: u16) {
+    let key = FdbKey { bridge: 0, vid: Vid::new(vid).unwrap(), mac: Mac::new([2, 0, 0, 0, 0, mac]) };
+    kernel.set_station(&key, Some(FdbEntry { port, fixed: false, shown_s: now_s() })).unwrap();
+}
+
+/// The tc program as on a port, with tags in the frame, as a program on the host may send them.
+#[test]
+fn the_tc_program_learns_counts_edits_and_lets_super_frames_through() {
+    use aya::programs::{TestRun as _, TestRunOptions};
+    const NEXT: u32 = u32::MAX;
+    const REDIRECT: u32 = 7;
+    const SHOT: u32 = 2;
+    /// Place of `gso_size` in `struct __sk_buff`, and that structure's length (include/uapi/linux/bpf.h).
+    const GSO_SIZE: usize = 176;
+    let mut kernel = kernel();
+    two_ports(&mut kernel, 0);
+    let run = |kernel: &mut Kernel, frame: &[u8], gso_size: u32| {
+        let (mut out, mut context) = (vec![0; frame.len() + 8], [0; 192]);
+        context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&gso_size.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        let result = kernel.tc_program().unwrap().test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
+    };
+    let punts =
+        |kernel: &Kernel, reason: PuntReason| kernel.counters(PortNo(0)).unwrap().punted[reason.index()];
+
+    let plain = frame(1, 9, &[], 60);
+    assert_eq!(run(&mut kernel, &plain, 0).0, NEXT);
+    assert_eq!(punts(&kernel, PuntReason::NewSource), 1);
+    station(&mut kernel, 9, 10, 1);
+    // The pushed tag is beside the frame.
+    assert_eq!(run(&mut kernel, &plain, 0), (REDIRECT, plain.clone()));
+    let tx = kernel.counters(PortNo(1)).unwrap();
+    assert_eq!((tx.tx_frames, tx.tx_bytes), (1, 64));
+
+    // VLAN 20 leaves the other port untagged.
+    station(&mut kernel, 1, 20, 0);
+    station(&mut kernel, 9, 20, 1);
+    let tagged = frame(1, 9, &[0x81, 0, 0, 20], 64);
+    assert_eq!(run(&mut kernel, &tagged, 0), (REDIRECT, plain));
+    station(&mut kernel, 1, 30, 0);
+    station(&mut kernel, 9, 30, 1);
+    let kept = frame(1, 9, &[0x88, 0xa8, 0x30, 30], 64);
+    assert_eq!(run(&mut kernel, &kept, 0), (REDIRECT, kept.clone()));
+    station(&mut kernel, 2, 30, 0);
+    assert_eq!(run(&mut kernel, &frame(1, 2, &[0x81, 0, 0, 30], 64), 0).0, SHOT);
+
+    assert_eq!(run(&mut kernel, &frame(1, 9, &[], 1514), 0).0, REDIRECT);
+    assert_eq!(run(&mut kernel, &frame(1, 9, &[], 1515), 0).0, NEXT);
+    assert_eq!(punts(&kernel, PuntReason::OverMtu), 1);
+    assert_eq!(run(&mut kernel, &frame(1, 9, &[], 1515), 1000).0, REDIRECT, "a super-frame");
+}
+
+#[test]
+fn where_tc_follows_xdp_forwards_but_neither_learns_nor_counts_what_it_passes_on() {
+    use aya::programs::{TestRun as _, TestRunOptions};
+    const PASS: u32 = 2;
+    const REDIRECT: u32 = 4;
+    let mut kernel = kernel();
+    two_ports(&mut kernel, abi::PORT_TC_FOLLOWS);
+    let xdp = |kernel: &mut Kernel| {
+        let plain = frame(1, 9, &[], 60);
+        let options = TestRunOptions { data_in: Some(&plain), ..TestRunOptions::new() };
+        kernel.program().unwrap().test_run(options).unwrap().return_value
+    };
+    let where_is = |kernel: &Kernel, mac: u8| {
+        let stations = kernel.stations().unwrap();
+        let found = stations.iter().find(|(key, _)| key.mac == Mac::new([2, 0, 0, 0, 0, mac]));
+        found.map(|(_, entry)| (entry.port, entry.shown_s))
+    };
+    assert_eq!(xdp(&mut kernel), PASS);
+    assert_eq!(where_is(&kernel, 1), None, "a new station");
+    station(&mut kernel, 1, 10, 1);
+    assert_eq!(xdp(&mut kernel), PASS);
+    assert_eq!(where_is(&kernel, 1).map(|(port, _)| port), Some(1), "one that has moved");
+    let long_ago_s = now_s() - TIMES.refresh_s - 2;
+    let key = FdbKey { bridge: 0, vid: Vid::new(10).unwrap(), mac: Mac::new([2, 0, 0, 0, 0, 1]) };
+    kernel.set_station(&key, Some(FdbEntry { port: 0, fixed: false, shown_s: long_ago_s })).unwrap();
+    assert_eq!(xdp(&mut kernel), PASS);
+    assert_eq!(where_is(&kernel, 1), Some((0, long_ago_s)), "one that is due");
+    assert!(kernel.counters(PortNo(0)).unwrap().punted.iter().all(|count| *count == 0));
+
+    station(&mut kernel, 1, 10, 0);
+    station(&mut kernel, 9, 10, 1);
+    assert_eq!(xdp(&mut kernel), REDIRECT);
+    assert_eq!(kernel.counters(PortNo(0)).unwrap().rx_frames, 1);
+}
+
 /// The log's level is a constant at load time, so the verifier removes the code behind it.
 #[test]
 fn logging_costs_nothing_where_it_is_off() {
@@ -294,7 +443,9 @@ fn a_full_fdb_forwards_through_ovs_and_loses_nobody() {
         members: VidSet::ALL,
         ..abi::Port::UNUSED
     };
-    kernel.enter(PortNo(0), &InstalledPort { ifindex: 1, device: "lo".into(), rules }).unwrap();
+    kernel
+        .enter(PortNo(0), &InstalledPort { ifindex: 1, device: "lo".into(), hooks: Hooks::Xdp, rules })
+        .unwrap();
     for station in 0..64_u8 {
         let frame = [&[2, 0, 0, 0, 0, 0xff][..], &[2, 0, 0, 0, 1, station, 0xab, 0xcd], &[0; 46]].concat();
         let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use trunkline_core::{
-    Classified, FdbEntry, FdbKey, Frame as _, Freshness, HEADER_LEN, Header, Mac, Outcome, PuntReason,
+    Classified, FdbEntry, FdbKey, Frame as _, Freshness, HEADER_LEN, Header, Hook, Mac, Outcome, PuntReason,
     Tables, Tag, TagOp, Tagging, Tpid, Verdict, Vid, abi, switch,
 };
 
@@ -14,6 +14,8 @@ use crate::dataplane::{BridgeNo, Installed, LEASE_S};
 
 /// A copy of the tables at one moment.
 pub(crate) struct Snapshot<'s> {
+    /// Of the program that is to be explained.
+    pub(crate) hook: Hook,
     pub(crate) installed: &'s Installed,
     pub(crate) stations: BTreeMap<FdbKey, FdbEntry>,
     /// Port names by number.
@@ -28,6 +30,7 @@ impl<'s> Snapshot<'s> {
         stations: impl IntoIterator<Item = (FdbKey, FdbEntry)>,
         names: BTreeMap<u16, String>,
         now_s: u32,
+        hook: Hook,
     ) -> Self {
         let lease = |times: Option<&crate::dataplane::BridgeTimes>| match times {
             Some(times) => abi::Bridge {
@@ -42,7 +45,8 @@ impl<'s> Snapshot<'s> {
             let bridge = port.rules.bridge;
             (bridge, lease(installed.active.get(&BridgeNo(bridge))))
         });
-        Self { installed, stations: stations.into_iter().collect(), names, now_s, bridges: bridges.collect() }
+        let (stations, bridges) = (stations.into_iter().collect(), bridges.collect());
+        Self { hook, installed, stations, names, now_s, bridges }
     }
 
     fn name(&self, port: u16) -> &str {
@@ -51,6 +55,9 @@ impl<'s> Snapshot<'s> {
 }
 
 impl Tables for Snapshot<'_> {
+    fn hook(&self) -> Hook {
+        self.hook
+    }
     fn port_no(&self, ifindex: u32) -> Option<u16> {
         self.installed.ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(number, _)| number.0)
     }

@@ -63,12 +63,12 @@ pub fn plan(installed: &Installed, desired: &Installed) -> Vec<Op> {
 }
 
 /// Whether Open vSwitch forgets the stations of a port with this change, and so must we. It does for VLAN settings and
-/// protection; an MTU or whether the device can be sent to is nothing to it.
+/// protection; an MTU, a hook or whether the device can be sent to is nothing to it.
 fn stations_are_void(old: &InstalledPort, new: &InstalledPort) -> bool {
     let essence = |port: &InstalledPort| abi::Port {
         mtu: 0,
         learning_limit: 0,
-        flags: port.rules.flags & !abi::PORT_TARGET,
+        flags: port.rules.flags & !(abi::PORT_TARGET | abi::PORT_TC_TARGET | abi::PORT_TC_FOLLOWS),
         ..port.rules
     };
     essence(old) != essence(new)
@@ -159,14 +159,14 @@ impl Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::BridgeTimes;
+    use crate::dataplane::{BridgeTimes, Hooks};
 
     const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
     const B: BridgeNo = BridgeNo(0);
 
     fn port(ifindex: u32, pvid: u16) -> InstalledPort {
         let rules = abi::Port { pvid, mtu: 1500, flags: abi::PORT_VALID, ..abi::Port::UNUSED };
-        InstalledPort { ifindex, device: format!("p{ifindex}"), rules }
+        InstalledPort { ifindex, device: format!("p{ifindex}"), hooks: Hooks::Xdp, rules }
     }
 
     fn state(ports: &[(u16, InstalledPort)], active: bool) -> Installed {
@@ -216,6 +216,17 @@ mod tests {
         wider.rules.mtu = 9000;
         let steps = plan(&state(&[(0, port(5, 10))], true), &state(&[(0, wider)], true));
         assert!(!steps.iter().any(|op| matches!(op, Op::Flush(_))), "{steps:?}");
+    }
+
+    #[test]
+    fn a_hook_is_changed_under_suspension_without_forgetting_stations() {
+        let mut other = port(5, 10);
+        other.hooks = Hooks::XdpAndTc;
+        other.rules.flags |= abi::PORT_TC_FOLLOWS | abi::PORT_TC_TARGET;
+        assert_eq!(
+            plan(&state(&[(0, port(5, 10))], true), &state(&[(0, other.clone())], true)),
+            [Op::Suspend(B), Op::Drain, Op::Install(PortNo(0), other), Op::Activate(B, TIMES)]
+        );
     }
 
     #[test]

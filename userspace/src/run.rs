@@ -64,7 +64,7 @@ pub async fn run(config: Config) -> Result<()> {
     if config.options.log {
         forward_log(&mut kernel)?;
     }
-    let our_program = kernel.program_id();
+    let (our_program, tcx) = (kernel.program_id(), kernel.has_tc());
     let socket = config.run_dir.socket();
     let listener = control::bind(&socket)
         .with_context(|| format!("cannot bind the control socket {}", socket.display()))?;
@@ -76,7 +76,7 @@ pub async fn run(config: Config) -> Result<()> {
     let brake = kernel.brake();
     follow_database(config.ovsdb.clone(), events.clone(), brake.clone())?;
     tokio::spawn(links::watch(events.clone(), Event::Links));
-    let mut agent = Agent::new(kernel, config.bridges.clone(), our_program);
+    let mut agent = Agent::new(kernel, config.bridges.clone(), our_program, tcx);
     let mut outside = Outside::new(&config, events);
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

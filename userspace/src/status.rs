@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use trunkline_core::{DropReason, Outcome, PuntReason, Verdict, abi};
+use trunkline_core::{DropReason, Hook, Outcome, PuntReason, Verdict, abi};
 
 use crate::agent::Agent;
-use crate::dataplane::{Dataplane, DataplaneError, PortNo};
+use crate::dataplane::{Dataplane, DataplaneError, Hooks, PortNo};
 use crate::desired::{DesiredBridge, DesiredPort};
 use crate::explain::{Snapshot, explain};
 
@@ -60,8 +60,10 @@ pub struct PortStatus {
     pub name: String,
     /// The kernel's interface index.
     pub ifindex: Option<u32>,
-    /// Where its frames are taken: `xdp-native` or `none`.
+    /// Where its frames are taken: `xdp-native`, `tc`, `xdp+tc` or `none`.
     pub hook: String,
+    /// Why there.
+    pub hook_reason: Option<String>,
     /// Frames from it are switched by the program.
     pub accelerated: bool,
     /// Why they are not.
@@ -183,20 +185,22 @@ impl<D: Dataplane> Agent<D> {
         let not_yet = || (!accelerated).then(|| "it is about to be accelerated".to_owned());
         let reason = bridge.reason.clone().or_else(|| self.hold(&bridge.name)).or_else(not_yet);
         let ports = bridge.ports.iter().map(|port| {
-            let installed = self.installed_port(&bridge.name, port).is_some();
+            let hooks = self.installed_hooks(&bridge.name, port);
+            let installed = hooks.is_some();
             let own = port.rules.as_ref().err().cloned();
             let of_bridge = || reason.as_ref().map(|reason| format!("bridge {}: {reason}", bridge.name));
             let not_yet = || (!installed).then(|| "its program is not attached yet".to_owned());
             PortStatus {
                 name: port.name.clone(),
                 ifindex: port.ifindex,
-                hook: if installed { "xdp-native" } else { "none" }.to_owned(),
+                hook: hooks.map_or("none", Hooks::label).to_owned(),
+                hook_reason: port.hook.as_ref().filter(|_| installed).map(|chosen| chosen.reason.clone()),
                 accelerated: installed && accelerated && own.is_none(),
                 reason: own.or_else(of_bridge).or_else(not_yet),
                 note: port
                     .not_a_target
                     .as_ref()
-                    .map(|why| format!("frames to it go through Open vSwitch: {why}")),
+                    .map(|why| format!("frames to it from XDP go through Open vSwitch: {why}")),
                 vlan_mode: port.vlan.mode.to_string(),
                 tag: port.vlan.tag,
                 trunks: port.vlan.trunks.clone(),
@@ -353,7 +357,15 @@ impl<D: Dataplane> Agent<D> {
     fn explain(&self, ifindex: u32, frame: &[u8]) -> Result<(Vec<String>, Outcome), String> {
         let names = self.installed_ports().map(|(_, port, number)| (number.0, port.name.clone())).collect();
         let stations = self.dataplane.stations().map_err(|error| error.to_string())?;
-        let tables = Snapshot::new(self.dataplane.installed(), stations, names, self.now_s());
+        let installed = self.dataplane.installed();
+        let hooks = installed.ports.values().find(|port| port.ifindex == ifindex).map(|port| port.hooks);
+        let first = if hooks.is_some_and(|hooks| !hooks.xdp()) { Hook::Tc } else { Hook::Xdp };
+        let mut tables = Snapshot::new(installed, stations, names, self.now_s(), first);
+        let explained = explain(&tables, ifindex, frame);
+        if hooks != Some(Hooks::XdpAndTc) || !matches!(explained.1.verdict, Verdict::Punt(_)) {
+            return Ok(explained);
+        }
+        tables.hook = Hook::Tc;
         Ok(explain(&tables, ifindex, frame))
     }
 

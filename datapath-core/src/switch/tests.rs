@@ -7,7 +7,9 @@ use super::*;
 use crate::abi::{
     PORT_ACCEPT_TAGGED, PORT_HAS_EXCLUDED, PORT_LEAVES_DEI, PORT_PARTIAL_CHECKSUMS, PORT_PRIORITY_TAGS,
 };
-use crate::abi::{PORT_PROTECTED, PORT_PVID_HAS_TPID, PORT_TARGET, PORT_VALID};
+use crate::abi::{
+    PORT_PROTECTED, PORT_PVID_HAS_TPID, PORT_TARGET, PORT_TC_FOLLOWS, PORT_TC_TARGET, PORT_VALID,
+};
 use crate::{
     Mac, TagOp, VidSet,
     abi::{Bridge, NO_VID, Port},
@@ -20,6 +22,7 @@ const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
 
 /// Ports 1, 2, ... on the devices 101, 102, ...; one active bridge, 0.
 struct Memory {
+    hook: Cell<Hook>,
     ports: Vec<Port>,
     bridge: Bridge,
     now_s: Cell<u32>,
@@ -30,6 +33,9 @@ struct Memory {
 }
 
 impl Tables for Memory {
+    fn hook(&self) -> Hook {
+        self.hook.get()
+    }
     fn port_no(&self, ifindex: u32) -> Option<u16> {
         let port_no = ifindex.checked_sub(100)?;
         (1..=self.ports.len() as u32).contains(&port_no).then_some(port_no as u16)
@@ -102,6 +108,7 @@ fn trunk() -> Port {
 fn memory(ports: &[Port]) -> Memory {
     let bridge = Bridge { lease_s: NOW_S + 5, refresh_s: 75, ageing_s: 300, reserved: 0 };
     Memory {
+        hook: Cell::new(Hook::Xdp),
         ports: ports.to_vec(),
         bridge,
         fdb: RefCell::default(),
@@ -298,6 +305,45 @@ fn what_cannot_be_sent_directly_is_punted() {
 }
 
 #[test]
+fn each_hook_has_its_own_targets() {
+    for (flag, hook, other) in [(PORT_TARGET, Hook::Xdp, Hook::Tc), (PORT_TC_TARGET, Hook::Tc, Hook::Xdp)] {
+        let mut tables = pair();
+        tables.ports[1].flags = tables.ports[1].flags & !PORT_TARGET | flag;
+        // Twice, so that neither takes what was remembered at the other.
+        for _ in 0..2 {
+            tables.hook.set(hook);
+            assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
+            tables.hook.set(other);
+            let verdict = tables.run(1, &untagged(B, A));
+            assert_eq!(verdict, Verdict::Punt(PuntReason::UnreachableDestination), "{other:?}");
+        }
+    }
+}
+
+#[test]
+fn where_tc_follows_xdp_leaves_the_stations_alone() {
+    for (age_s, port, reason) in [
+        (None, 1, PuntReason::NewSource),
+        (Some(0), 2, PuntReason::MovedSource),
+        (Some(80), 1, PuntReason::RefreshSource),
+        (Some(400), 1, PuntReason::NewSource),
+    ] {
+        let mut tables = pair();
+        tables.ports[0].flags |= PORT_TC_FOLLOWS;
+        tables.fdb.borrow_mut().remove(&key(A, 10));
+        if let Some(age_s) = age_s {
+            tables = tables.station(A, 10, port, age_s);
+        }
+        let before = tables.fdb.borrow().clone();
+        assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(reason));
+        assert_eq!((&before, tables.generation.get()), (&*tables.fdb.borrow(), 1));
+        tables.hook.set(Hook::Tc);
+        assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Punt(reason));
+        assert_eq!(tables.entry(A, 10), Some(FdbEntry { port: 1, fixed: false, shown_s: NOW_S }));
+    }
+}
+
+#[test]
 fn the_mtu_counts_the_payload_behind_at_most_one_tag() {
     let tables = memory(&[trunk(), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
     let mut frame = tagged(B, A, 10);
@@ -369,7 +415,7 @@ fn an_open_checksum_is_never_forwarded_from_a_port_that_may_have_one() {
 prop_compose! {
     fn any_port()(
         mode in 0..4, t in 0..12_u16, trunks in proptest::collection::vec(0..12_u16, 0..4),
-        flags in any::<[bool; 5]>(), bridge in 0..2_u16,
+        flags in any::<[bool; 7]>(), bridge in 0..2_u16,
     ) -> Port {
         let mut members: VidSet = trunks.iter().map(|id| vid(*id)).collect();
         if trunks.is_empty() { members = VidSet::ALL; }
@@ -389,6 +435,8 @@ prop_compose! {
             if set { port.flags |= bit; }
         }
         if flags[3] { port.flags &= !PORT_TARGET; }
+        if flags[5] { port.flags |= PORT_TC_TARGET; }
+        if flags[6] { port.flags |= PORT_TC_FOLLOWS; }
         port
     }
 }
@@ -421,13 +469,17 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 #[derive(Clone, Debug)]
 enum Event {
     /// A frame, on this port.
-    Frame(u32, Vec<u8>),
+    Frame(u32, Hook, Vec<u8>),
     /// Time passes.
     Seconds(u32),
     /// The agent writes a port's rules.
     Rules(usize, Box<Port>),
     /// The agent forgets a station.
     Forget(Mac, u16),
+}
+
+fn any_hook() -> impl Strategy<Value = Hook> {
+    prop_oneof![Just(Hook::Xdp), Just(Hook::Tc)]
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -441,11 +493,13 @@ fn any_event() -> impl Strategy<Value = Event> {
     ];
     let station = || (0..3_u8).prop_map(|n| Mac::new([2, 0, 0, 0, 0, n]));
     let length = prop_oneof![Just(60_usize), Just(1515)];
-    let frame = (1..4_u32, station(), station(), vlan, length).prop_map(|(port, dst, src, rest, length)| {
-        let mut octets = frame(dst, src, &rest);
-        octets.resize(length, 0);
-        Event::Frame(port, octets)
-    });
+    let frame = (1..4_u32, any_hook(), station(), station(), vlan, length).prop_map(
+        |(port, hook, dst, src, rest, length)| {
+            let mut octets = frame(dst, src, &rest);
+            octets.resize(length, 0);
+            Event::Frame(port, hook, octets)
+        },
+    );
     prop_oneof![
         40 => frame,
         2 => (0..100_u32).prop_map(Event::Seconds),
@@ -468,7 +522,9 @@ proptest! {
         let mut plain = Memory { flows: None, bridge: cached.bridge, ..memory(&ports) };
         for event in events {
             match event {
-                Event::Frame(port, octets) => {
+                Event::Frame(port, hook, octets) => {
+                    cached.hook.set(hook);
+                    plain.hook.set(hook);
                     let outcomes = [&cached, &plain].map(|tables| switch(&octets[..], tables, 100 + port));
                     prop_assert_eq!(outcomes[0], outcomes[1]);
                 }
@@ -505,16 +561,19 @@ proptest! {
     fn forwarding_keeps_the_invariants(
         ports in proptest::collection::vec(any_port(), 2..5),
         stations in proptest::collection::vec((any_mac(), 0..12_u16, 0..6_u16, 0..400_u32), 0..24),
-        frames in proptest::collection::vec((0..6_u32, any_frame()), 1..12),
+        frames in proptest::collection::vec((0..6_u32, any_hook(), any_frame()), 1..12),
     ) {
         let mut tables = memory(&ports);
         for (mac, vlan, port, age_s) in stations {
             tables = tables.station(mac, vlan, port, age_s);
         }
-        for (port_no, frame) in frames {
+        for (port_no, hook, frame) in frames {
+            tables.hook.set(hook);
             let before = tables.fdb.borrow().clone();
             let outcome = switch(&frame[..], &tables, 100 + port_no);
             let changed = before != *tables.fdb.borrow();
+            let at = tables.port_no(100 + port_no).and_then(|port_no| tables.port(port_no));
+            prop_assert!(!changed || hook == Hook::Tc || at.is_some_and(|port| !port.has(PORT_TC_FOLLOWS)));
             let Verdict::Forward { port, tag } = outcome.verdict else { continue };
             let ingress = usize::from(outcome.ingress.unwrap());
             let (from, to) = (&tables.ports[ingress - 1], tables.port(port).unwrap());
@@ -524,7 +583,8 @@ proptest! {
             prop_assert_eq!(from.bridge, to.bridge);
             prop_assert!(to.members.contains(outcome.vid.unwrap()));
             prop_assert!(from.members.contains(outcome.vid.unwrap()));
-            prop_assert!(to.has(PORT_VALID | PORT_TARGET));
+            let target = if hook == Hook::Xdp { PORT_TARGET } else { PORT_TC_TARGET };
+            prop_assert!(to.has(PORT_VALID | target));
             prop_assert!(!from.has(PORT_PROTECTED) || !to.has(PORT_PROTECTED));
             prop_assert!(!header.dst.is_group() && !header.src.is_group());
             let header_len = if header.tagging == Tagging::Untagged { 14 } else { 18 };

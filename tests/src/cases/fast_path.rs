@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use trunkline::dataplane::{
-    BridgeNo, BridgeTimes, Dataplane as _, InstalledPort, Kernel, LEASE_S, Op, PortNo,
+    BridgeNo, BridgeTimes, Dataplane as _, Hooks, InstalledPort, Kernel, LEASE_S, Op, PortNo,
 };
 use trunkline::desired::{BridgeFacts, World, compile};
 use trunkline::links::{Link, LinkKind, Links, XdpAttachment, XdpFeatures, XdpMode};
@@ -95,8 +95,12 @@ impl FastPath {
             for place in 0..MAX_PORTS as u16 {
                 let ifindex = FIRST_IFINDEX + u32::from(place);
                 // No device is behind the index, so nothing can be sent to it.
-                let port =
-                    InstalledPort { ifindex, device: format!("p{}", place + 1), rules: abi::Port::UNUSED };
+                let port = InstalledPort {
+                    ifindex,
+                    device: format!("p{}", place + 1),
+                    hooks: Hooks::Xdp,
+                    rules: abi::Port::UNUSED,
+                };
                 kernel.enter(PortNo(place), &port).expect("a port in the program's tables");
             }
         }
@@ -282,6 +286,7 @@ fn compiled(case: &Case, datapath_type: &str) -> Vec<abi::Port> {
         facts: &facts,
         selected: &[],
         our_program: Some(PROGRAM_ID),
+        tcx: false,
         vlan_devices_possible: true,
     };
     let [bridge] = &compile(&world)[..] else { panic!("one bridge") };

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tracing::{debug, info, warn};
 
 use crate::applied::{Applied, Next};
-use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Installed, PortNo};
+use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Hooks, Installed, PortNo};
 use crate::desired::{DesiredBridge, DesiredPort};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::links::{LinkEvent, Links};
@@ -37,6 +37,7 @@ pub struct Agent<D> {
     pub(crate) dataplane: D,
     selected: Vec<String>,
     our_program: Option<u32>,
+    tcx: bool,
     pub(crate) applied: Applied,
     /// Whether the database is connected and read, or why not.
     pub(crate) database: Result<(), String>,
@@ -68,12 +69,14 @@ struct Failure {
 }
 
 impl<D: Dataplane> Agent<D> {
-    /// An agent that knows nothing yet. `selected` are the bridges to accelerate, none for all.
-    pub fn new(dataplane: D, selected: Vec<String>, our_program: Option<u32>) -> Self {
+    /// An agent that knows nothing yet. `selected` are the bridges to accelerate, none for all; `our_program` is the XDP
+    /// program's number, and `tcx` whether the tc program can be used.
+    pub fn new(dataplane: D, selected: Vec<String>, our_program: Option<u32>, tcx: bool) -> Self {
         Self {
             dataplane,
             selected,
             our_program,
+            tcx,
             applied: Applied::default(),
             database: Err("not connected yet".to_owned()),
             ovs_version: None,
@@ -310,6 +313,12 @@ impl<D: Dataplane> Agent<D> {
         let (bridge, place) = (self.numbers.known_bridge(bridge)?, self.numbers.known_port(port.ifindex?)?);
         let installed = self.dataplane.installed().ports.get(&place)?;
         (installed.rules.bridge == bridge.0).then_some(place)
+    }
+
+    /// Where the programs are on an accelerated port.
+    pub(crate) fn installed_hooks(&self, bridge: &str, port: &DesiredPort) -> Option<Hooks> {
+        let place = self.installed_port(bridge, port)?;
+        self.dataplane.installed().ports.get(&place).map(|port| port.hooks)
     }
 
     /// The number of a bridge.

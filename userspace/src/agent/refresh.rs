@@ -55,6 +55,7 @@ impl<D: Dataplane> Agent<D> {
             facts: &facts,
             selected: &self.selected,
             our_program: self.our_program,
+            tcx: self.tcx,
             vlan_devices_possible: self.host.vlan_devices_possible,
         });
         for port in desired.iter_mut().flat_map(|bridge| &mut bridge.ports) {
@@ -145,7 +146,9 @@ impl<D: Dataplane> Agent<D> {
         devices: &mut BTreeSet<u32>,
         target: &mut Installed,
     ) {
-        let (Ok(rules), Some(ifindex)) = (&port.rules, port.ifindex) else { return };
+        let (Ok(rules), Some(chosen), Some(ifindex)) = (&port.rules, &port.hook, port.ifindex) else {
+            return;
+        };
         let Some(link) = self.links.get(&ifindex) else { return };
         let place = if devices.insert(ifindex) {
             self.numbers.port(ifindex)
@@ -158,7 +161,8 @@ impl<D: Dataplane> Agent<D> {
             Ok(place) if installed.get(&place).is_some_and(|port| !self.is_current(place, port)) => {}
             Ok(place) => {
                 let rules = abi::Port { bridge: bridge.0, ..*rules };
-                target.ports.insert(place, InstalledPort { ifindex, device: link.name.clone(), rules });
+                let device = link.name.clone();
+                target.ports.insert(place, InstalledPort { ifindex, device, hooks: chosen.hooks, rules });
             }
             Err(cause) => port.rules = Err(cause),
         }

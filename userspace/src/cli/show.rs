@@ -56,9 +56,10 @@ pub(super) fn status(status: &Status) -> String {
             Some(reason) => format!("not accelerated: {reason}"),
         };
         text += &format!("\nbridge {} (datapath {}): {state}\n", bridge.name, bridge.datapath);
-        let mut ports = table(&["PORT", "VLANS", "HOOK", "ACCELERATED", "WHY NOT"]);
+        let mut ports = table(&["PORT", "VLANS", "HOOK", "ACCELERATED", "WHY"]);
         for port in &bridge.ports {
-            let why = port.reason.as_deref().or(port.note.as_deref()).unwrap_or("-");
+            let why = port.reason.as_ref().or(port.note.as_ref()).or(port.hook_reason.as_ref());
+            let why = why.map_or("-", String::as_str);
             ports.add_row([&port.name, &vlans(port), &port.hook, yes(port.accelerated), why]);
         }
         text += &lines(&ports);
@@ -106,8 +107,8 @@ pub(super) fn trace(report: &TraceReport) -> String {
         text += &format!("  {step}\n");
     }
     text += &match (report.verdict.as_str(), &report.out_port, &report.reason) {
-        ("forward", Some(port), _) => format!("verdict: forwarded by XDP, out by port {port}\n"),
-        ("drop", _, Some(reason)) => format!("verdict: dropped by XDP, as Open vSwitch would: {reason}\n"),
+        ("forward", Some(port), _) => format!("verdict: forwarded, out by port {port}\n"),
+        ("drop", _, Some(reason)) => format!("verdict: dropped, as Open vSwitch would: {reason}\n"),
         (_, _, reason) => {
             format!("verdict: left to Open vSwitch: {}\n", reason.as_deref().unwrap_or("unknown"))
         }

@@ -1,4 +1,4 @@
-//! The dataplane in the kernel: XDP programs on the ports, and their maps.
+//! The dataplane in the kernel: XDP and tc programs on the ports, and their maps.
 //!
 //! Links are not pinned: when the agent ends, however it ends, the kernel takes the programs off the ports and Open
 //! vSwitch has them back.
@@ -10,16 +10,17 @@ use std::time::Duration;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, DevMap, HashMap, MapData, MapError, PerCpuArray},
-    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode, xdp::XdpLinkId},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use bytemuck::Zeroable as _;
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 use thiserror::Error;
-use trunkline_core::{FdbEntry, FdbKey, Ticks, abi};
+use trunkline_core::{FdbEntry, FdbKey, Hook, Ticks, Tpid, abi};
 
+use super::attached::{Attached, has_tcx, tc, xdp};
 use super::{
-    Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo,
-    pod::Raw,
+    Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Hooks, Installed, InstalledPort, LEASE_S, Op,
+    PortNo, pod::Raw,
 };
 
 /// The BPF object, built by `cargo xtask build-ebpf` and checked by `build.rs`.
@@ -56,14 +57,19 @@ pub struct Kernel {
     devices: DevMap<MapData>,
     counters: PerCpuArray<MapData, Raw<abi::Counters>>,
     trace: Array<MapData, Raw<abi::Trace>>,
-    links: BTreeMap<PortNo, XdpLinkId>,
+    attached: BTreeMap<PortNo, Attached>,
+    has_tc: bool,
     installed: Installed,
 }
 
 /// How long running programs are awaited where the kernel does not tell when they have ended.
 const DRAIN: Duration = Duration::from_millis(50);
-const PROGRAM: &str = "trunkline_xdp";
+pub(super) const PROGRAM: &str = "trunkline_xdp";
+pub(super) const TC_PROGRAM: &str = "trunkline_tc";
 const TRACE_PROGRAM: &str = "trunkline_trace";
+const TC_TRACE_PROGRAM: &str = "trunkline_tc_trace";
+/// Octets before a frame's tag.
+const ADDRESSES: usize = 12;
 
 impl Kernel {
     /// Loads programs and maps. Nothing is attached yet.
@@ -93,6 +99,11 @@ impl Kernel {
             let xdp = xdp(&mut ebpf, program)?;
             xdp.load().map_err(|error| LoadError::Load(explain(&error)))?;
         }
+        let has_tc = has_tcx();
+        for program in [TC_PROGRAM, TC_TRACE_PROGRAM].into_iter().filter(|_| has_tc) {
+            let tc = tc(&mut ebpf, program)?;
+            tc.load().map_err(|error| LoadError::Load(explain(&error)))?;
+        }
         Ok(Self {
             slots: map(&mut ebpf, "SLOTS")?,
             ports: map(&mut ebpf, "PORTS")?,
@@ -103,7 +114,8 @@ impl Kernel {
             counters: map(&mut ebpf, "COUNTERS")?,
             trace: map(&mut ebpf, "TRACE")?,
             ebpf,
-            links: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            has_tc,
             installed: Installed::default(),
         })
     }
@@ -120,7 +132,12 @@ impl Kernel {
         self.trace(0, &[0; 64]).is_ok_and(|(answer, _)| answer.now_s.abs_diff(now_s()) <= 1)
     }
 
-    /// The kernel's number of the program on the ports.
+    /// Whether the kernel has tcx, and so the tc program can be put on ports.
+    pub fn has_tc(&self) -> bool {
+        self.has_tc
+    }
+
+    /// The kernel's number of the XDP program on the ports.
     pub fn program_id(&self) -> Option<u32> {
         let program = self.ebpf.program(PROGRAM)?;
         program.info().ok().map(|info| info.id())
@@ -134,12 +151,20 @@ impl Kernel {
         aya_log::EbpfLogger::init(&mut self.ebpf)
     }
 
-    /// The program on the ports, for benchmarks and tests that run it directly.
+    /// The XDP program on the ports, for benchmarks and tests that run it directly.
     ///
     /// # Errors
     /// Never for an object that could be loaded.
     pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
         xdp(&mut self.ebpf, PROGRAM)
+    }
+
+    /// The tc program, likewise.
+    ///
+    /// # Errors
+    /// Never for an object that could be loaded.
+    pub fn tc_program(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        tc(&mut self.ebpf, TC_PROGRAM)
     }
 
     /// Enters a port into the tables, without putting the program on its device.
@@ -179,26 +204,18 @@ impl Kernel {
             self.remove(port)?;
         }
         self.enter(port, new)?;
-        if !self.links.contains_key(&port) {
-            match self.attach(new) {
-                Ok(link) => drop(self.links.insert(port, link)),
-                Err(error) => {
-                    // Best effort: nothing refers to the place, and the next port in it overwrites it.
-                    let _ = self.clear(port, new);
-                    return Err(error);
-                }
+        let attached = self.attached.entry(port).or_default();
+        if let Err(error) = attached.adjust(&mut self.ebpf, new) {
+            if !self.installed.ports.contains_key(&port) {
+                // Best effort: nothing refers to the place, and the next port in it overwrites it.
+                let _ = self.clear(port, new);
+                let attached = self.attached.remove(&port).unwrap_or_default();
+                let _ = attached.detach(&mut self.ebpf, &new.device);
             }
+            return Err(error);
         }
         self.installed.ports.insert(port, new.clone());
         Ok(())
-    }
-
-    fn attach(&mut self, port: &InstalledPort) -> Result<XdpLinkId, DataplaneError> {
-        let fail = |cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new("attach the XDP program to", &port.device, cause)
-        };
-        let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail(&e))?;
-        program.attach_to_if_index(port.ifindex, XdpMode::Driver).map_err(|e| fail(&e))
     }
 
     /// Takes a port out of the tables again.
@@ -220,9 +237,8 @@ impl Kernel {
             DataplaneError::new(operation, &old.device, cause)
         };
         let mut results = vec![self.clear(port, &old)];
-        if let Some(link) = self.links.remove(&port) {
-            let program = xdp(&mut self.ebpf, PROGRAM).map_err(|e| fail("find the program for", &e))?;
-            results.push(program.detach(link).map_err(|e| fail("detach the XDP program from", &e)));
+        if let Some(attached) = self.attached.remove(&port) {
+            results.push(attached.detach(&mut self.ebpf, &old.device));
         }
         let zero = (0..self.cpus()).map(|_| Raw(abi::Counters::zeroed())).collect::<Vec<_>>();
         if let Ok(zero) = aya::maps::PerCpuValues::try_from(zero) {
@@ -276,6 +292,39 @@ impl Kernel {
         self.brake
             .outdate_flows()
             .map_err(|e| DataplaneError::new("outdate", "what the programs remember", &e))
+    }
+
+    /// What the program of one hook would do with this frame on this device, and the frame as it would leave.
+    ///
+    /// # Errors
+    /// The program could not be run.
+    pub fn trace_at(
+        &mut self,
+        hook: Hook,
+        ifindex: u32,
+        frame: &[u8],
+    ) -> Result<(abi::Trace, Vec<u8>), DataplaneError> {
+        let fail = |cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new("run the program on", format!("interface {ifindex}"), cause)
+        };
+        // At tc a tag arrives beside the frame (`skb_vlan_untag`, kernel net/core/skbuff.c).
+        let (octets, beside) = if hook == Hook::Tc { untag(frame) } else { (frame.to_vec(), 0) };
+        let question = abi::Trace { ifindex, beside, ..abi::Trace::default() };
+        self.trace.set(0, Raw(question), 0).map_err(|e| fail(&e))?;
+        let mut sent = vec![0; octets.len() + 8];
+        let options =
+            TestRunOptions { data_in: Some(&octets), data_out: Some(&mut sent), ..TestRunOptions::new() };
+        let result: TestRunResult = match hook {
+            Hook::Xdp => xdp(&mut self.ebpf, TRACE_PROGRAM).map_err(|e| fail(&e))?.test_run(options),
+            Hook::Tc => tc(&mut self.ebpf, TC_TRACE_PROGRAM).map_err(|e| fail(&e))?.test_run(options),
+        }
+        .map_err(|e| fail(&e))?;
+        sent.truncate(result.data_size_out as usize);
+        let answer = self.trace.get(&0, 0).map_err(|e| fail(&e))?.0;
+        if answer.beside != 0 && sent.len() >= ADDRESSES {
+            drop(sent.splice(ADDRESSES..ADDRESSES, answer.beside.to_be_bytes()));
+        }
+        Ok((answer, sent))
     }
 
     fn cpus(&self) -> usize {
@@ -347,19 +396,15 @@ impl Dataplane for Kernel {
     }
 
     fn trace(&mut self, ifindex: u32, frame: &[u8]) -> Result<(abi::Trace, Vec<u8>), DataplaneError> {
-        let fail = |cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new("run the program on", format!("interface {ifindex}"), cause)
-        };
-        let question = abi::Trace { ifindex, ..abi::Trace::default() };
-        self.trace.set(0, Raw(question), 0).map_err(|e| fail(&e))?;
-        let mut sent = vec![0; frame.len() + 8];
-        let program = xdp(&mut self.ebpf, TRACE_PROGRAM).map_err(|e| fail(&e))?;
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut sent), ..TestRunOptions::new() };
-        let result = program.test_run(options).map_err(|e| fail(&e))?;
-        sent.truncate(result.data_size_out as usize);
-        let answer = self.trace.get(&0, 0).map_err(|e| fail(&e))?;
-        Ok((answer.0, sent))
+        let installed = self.installed.ports.values().find(|port| port.ifindex == ifindex);
+        let hooks = installed.map_or(Hooks::Xdp, |port| port.hooks);
+        if hooks.xdp() {
+            let (answer, sent) = self.trace_at(Hook::Xdp, ifindex, frame)?;
+            if !hooks.tc() || answer.kind != abi::TRACE_PUNT {
+                return Ok((answer, sent));
+            }
+        }
+        self.trace_at(Hook::Tc, ifindex, frame)
     }
 }
 
@@ -404,9 +449,15 @@ fn add(mut sum: abi::Counters, cpu: abi::Counters) -> abi::Counters {
     sum
 }
 
-fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
-    let program = ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?;
-    program.try_into().map_err(|_: ProgramError| LoadError::Incomplete(name))
+/// A frame without its outermost tag, and that as in [`abi::Trace::beside`].
+fn untag(frame: &[u8]) -> (Vec<u8>, u32) {
+    let tag = frame.get(ADDRESSES..).and_then(<[u8]>::first_chunk::<4>);
+    match tag.map(|tag| (tag, Tpid::from_ethertype(u16::from_be_bytes([tag[0], tag[1]])))) {
+        Some((tag, Some(_))) => {
+            ([&frame[..ADDRESSES], &frame[ADDRESSES + tag.len()..]].concat(), u32::from_be_bytes(*tag))
+        }
+        _ => (frame.to_vec(), 0),
+    }
 }
 
 fn map<M: TryFrom<aya::maps::Map, Error = MapError>>(

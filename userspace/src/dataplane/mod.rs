@@ -4,7 +4,9 @@
 //! agent. Both keep an [`Installed`], which is what [`crate::plan`] compares the desired state with. Every [`Op`] can
 //! be repeated: deleting what is absent is success.
 
+mod attached;
 mod brake;
+mod hooks;
 mod kernel;
 mod memory;
 mod pod;
@@ -15,6 +17,7 @@ use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
 pub use brake::Brake;
+pub use hooks::Hooks;
 pub use kernel::{Kernel, Options};
 pub use memory::Memory;
 
@@ -35,13 +38,15 @@ pub struct BridgeTimes {
     pub ageing_s: u32,
 }
 
-/// A port as installed: a device with the program on it, and its rules.
+/// A port as installed: a device with programs on it, and its rules.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InstalledPort {
     /// The kernel's interface index.
     pub ifindex: u32,
     /// Name of the device, for messages.
     pub device: String,
+    /// Where the programs are on it.
+    pub hooks: Hooks,
     /// The compiled rules.
     pub rules: abi::Port,
 }

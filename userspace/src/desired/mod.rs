@@ -6,6 +6,7 @@
 //! and says so in a sentence that names the row and the way out.
 
 mod bridge;
+mod hook;
 mod mirror;
 mod port;
 mod vlan;
@@ -21,6 +22,9 @@ use crate::openflow::PortFlags;
 use crate::ovsdb::{BridgeRow, InterfaceRow, OpenVSwitchRow, PortRow, Rows, Uuid};
 use crate::unixctl::FlowTable;
 
+use port::Targets;
+
+pub use hook::Chosen;
 pub use vlan::{VlanMode, VlanRules};
 
 /// What ovs-vswitchd says of a bridge and the database does not.
@@ -45,6 +49,8 @@ pub struct World<'w> {
     pub selected: &'w [String],
     /// The kernel's number of our program, to tell it from others.
     pub our_program: Option<u32>,
+    /// Whether the kernel has tcx, and the tc program is loaded.
+    pub tcx: bool,
     /// Whether 802.1Q devices can exist anywhere on this host, behind which a veth could hide a tag.
     pub vlan_devices_possible: bool,
 }
@@ -81,7 +87,10 @@ pub struct DesiredPort {
     pub vlan: VlanRules,
     /// The rules for the program (with bridge 0), or why the port is left to Open vSwitch.
     pub rules: Result<abi::Port, String>,
-    /// Why the port cannot be sent to directly, although frames from it are accelerated.
+    /// Where its frames are taken, if they are.
+    pub hook: Option<Chosen>,
+    /// Why the XDP program cannot send to the port, although frames from it are accelerated, and some of the bridge's
+    /// ports have that program.
     pub not_a_target: Option<String>,
     /// The device must have its rx-vlan-offload switched off before the program may run on it.
     pub wants_tags_in_frame: bool,
@@ -125,6 +134,10 @@ fn compile_bridge(
         })
         .collect();
     ports.sort_by(|a, b| a.name.cmp(&b.name));
+    let xdp = |port: &DesiredPort| port.hook.as_ref().is_some_and(|chosen| chosen.hooks.xdp());
+    if !ports.iter().any(xdp) {
+        ports.iter_mut().for_each(|port| port.not_a_target = None);
+    }
     DesiredBridge {
         name: row.name.clone(),
         datapath: if row.datapath_type.is_empty() { "system".to_owned() } else { row.datapath_type.clone() },
@@ -157,31 +170,39 @@ fn compile_port(
     let link = single.and_then(|interface| devices.get(interface.name.as_str()).copied());
     let flags = ofport.and_then(|ofport| facts?.port_flags.get(&ofport));
     let gate = match single {
-        Some(interface) => port::gate(world, bridge, row, interface, link, flags).or(mirrored),
+        Some(interface) => port::gate(row, interface, link, flags).or(mirrored),
         None => Some(format!("it is a bond of {} interfaces", interfaces.len())),
     };
+    let hook = match (gate, single, link) {
+        (Some(reason), ..) => Err(reason),
+        (None, Some(interface), Some(link)) => hook::choose(world, bridge, interface, link),
+        (None, ..) => Err("its device does not exist".to_owned()),
+    };
     let not_a_target = link.and_then(|link| link.can_be_redirected_to().err());
-    let rules = match (gate, link) {
-        (Some(reason), _) => Err(reason),
-        (None, None) => Err("its device does not exist".to_owned()),
-        (None, Some(link)) => vlan.compile().map(|rules| {
-            let rules = port::complete(rules, bridge, row, link, not_a_target.is_none());
+    let targets = Targets { xdp: not_a_target.is_none(), tc: hook::tc(world, bridge).is_ok() };
+    let rules = match (&hook, link) {
+        (Ok(Chosen { hooks, .. }), Some(link)) => vlan.compile().map(|rules| {
+            let rules = port::complete(rules, bridge, row, link, *hooks, targets);
             abi::Port { learning_limit: table_size, ..rules }
         }),
+        (Ok(_), None) => Err("its device does not exist".to_owned()),
+        (Err(reason), _) => Err(reason.clone()),
     };
+    let hides_tags = |link| hook.as_ref().is_ok_and(|chosen| chosen.hooks.xdp()) && port::hides_tags(link);
     DesiredPort {
         name: row.name.clone(),
         ifindex: link.map(|link| link.ifindex),
         ofport,
         vlan,
-        wants_tags_in_frame: rules.is_ok() && link.is_some_and(port::hides_tags),
+        wants_tags_in_frame: rules.is_ok() && link.is_some_and(hides_tags),
         not_a_target: if rules.is_ok() { not_a_target } else { None },
         rules: match (rules, link) {
-            (Ok(_), Some(link)) if port::hides_tags(link) => {
+            (Ok(_), Some(link)) if hides_tags(link) => {
                 Err("rx-vlan-offload, which hides tags from XDP, is being switched off".to_owned())
             }
             (rules, _) => rules,
         },
+        hook: hook.ok(),
     }
 }
 

@@ -4,12 +4,15 @@ use crate::links::{LinkKind, Peer, PeerFacts, VlanChild, XdpAttachment, XdpMode}
 use crate::ovsdb::{FlowSampleCollectorSetRow, ManagerRow, MirrorRow};
 use trunkline_core::{Vid, VidSet};
 
+mod hook;
+
 struct Scene {
     database: Database,
     links: BTreeMap<u32, Link>,
     facts: BridgeFacts,
     selected: Vec<String>,
     vlan_devices_possible: bool,
+    tcx: bool,
 }
 
 impl Scene {
@@ -22,6 +25,7 @@ impl Scene {
             selected: &self.selected,
             our_program: Some(7),
             vlan_devices_possible: self.vlan_devices_possible,
+            tcx: self.tcx,
         })
     }
 }
@@ -35,6 +39,7 @@ fn scene(change: impl FnOnce(&mut Scene)) -> Scene {
         facts,
         selected: Vec::new(),
         vlan_devices_possible: true,
+        tcx: false,
     };
     change(&mut scene);
     scene
@@ -285,7 +290,11 @@ fn flags(scene: &mut Scene, change: fn(&mut PortFlags)) {
 }
 
 fn link(scene: &mut Scene, change: fn(&mut Link)) {
-    change(scene.links.get_mut(&1).unwrap());
+    link_of(scene, 1, change);
+}
+
+fn link_of(scene: &mut Scene, ifindex: u32, change: fn(&mut Link)) {
+    change(scene.links.get_mut(&ifindex).unwrap());
 }
 
 #[test]

@@ -370,7 +370,7 @@ fn two_bridges_are_suspended_each_for_itself() {
 #[test]
 fn selected_bridges_are_the_only_ones() {
     let mut rig = Rig::new(Database::small());
-    rig.agent = crate::agent::Agent::new(Default::default(), vec!["br1".to_owned()], None);
+    rig.agent = crate::agent::Agent::new(Default::default(), vec!["br1".to_owned()], None, false);
     rig.database.add_bridge("br1");
     rig.database.add_port("br1", "p3", 3).tag = Some(10);
     rig.read_links();

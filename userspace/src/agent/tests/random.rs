@@ -349,6 +349,7 @@ impl Story {
             facts: &facts.collect(),
             selected: &[],
             our_program: Some(OURS),
+            tcx: false,
             vlan_devices_possible: true,
         });
         for (number, times) in &installed.active {

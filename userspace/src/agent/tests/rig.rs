@@ -61,7 +61,7 @@ impl Rig {
     /// An agent that knows nothing yet.
     pub(super) fn new(database: Database) -> Self {
         Self {
-            agent: Agent::new(Memory::default(), Vec::new(), Some(OURS)),
+            agent: Agent::new(Memory::default(), Vec::new(), Some(OURS), false),
             database,
             links: taps(6),
             vswitchd: BTreeMap::new(),

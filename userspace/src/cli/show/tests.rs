@@ -10,6 +10,7 @@ fn port(name: &str, ifindex: u32) -> PortStatus {
         name: name.to_owned(),
         ifindex: Some(ifindex),
         hook: "xdp-native".to_owned(),
+        hook_reason: Some("its tap has no virtio header".to_owned()),
         accelerated: true,
         reason: None,
         note: None,
@@ -30,6 +31,7 @@ fn document() -> Status {
     let internal = PortStatus {
         ifindex: None,
         hook: "none".to_owned(),
+        hook_reason: None,
         accelerated: false,
         reason: Some("it is the bridge's own port".to_owned()),
         vlan_mode: "trunk".to_owned(),
@@ -72,10 +74,10 @@ trunkline 0.1.0: ready
 Open vSwitch 3.1.0: connected, configuration 12 of 12 applied
 
 bridge br0 (datapath netdev): accelerated
-PORT  VLANS                           HOOK        ACCELERATED  WHY NOT
+PORT  VLANS                           HOOK        ACCELERATED  WHY
 br0   trunk all                       none        no           it is the bridge's own port
 eth0  native-untagged 2 trunks 3,100  xdp-native  yes          frames to it go through Open vSwitch: no GRO
-p1    access 10                       xdp-native  yes          -
+p1    access 10                       xdp-native  yes          its tap has no virtio header
 
 bridge br1 (datapath system): not accelerated: mirror m0 copies its traffic
 ";
@@ -112,7 +114,8 @@ fn status_in_json_has_the_promised_fields() {
     assert_has(&status["ovs"], &["connected", "version", "cur_cfg", "next_cfg"]);
     let bridge = &status["bridges"][0];
     assert_has(bridge, &["name", "datapath", "accelerated", "reason", "ports"]);
-    let fields = ["name", "ifindex", "hook", "accelerated", "reason", "vlan_mode", "tag", "trunks"];
+    let fields =
+        ["name", "ifindex", "hook", "hook_reason", "accelerated", "reason", "vlan_mode", "tag", "trunks"];
     assert_has(&bridge["ports"][0], &fields);
     assert_eq!(bridge["reason"], Value::Null);
     let port = &bridge["ports"][2];

@@ -1,0 +1,103 @@
+//! Programs on devices.
+//!
+//! tcx links are in the order in which they were made: ours is the last, so that what somebody else put on the device
+//! has seen the frame already.
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        tc::{SchedClassifierLinkId, TcAttachOptions},
+        xdp::XdpLinkId,
+    },
+};
+
+use rustix::net::{
+    AddressFamily, SocketType,
+    netdevice::{index_to_name, name_to_index},
+    socket,
+};
+
+use super::kernel::{LoadError, PROGRAM, TC_PROGRAM};
+use super::{DataplaneError, Hooks, InstalledPort};
+
+/// The programs on one device.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    xdp: Option<XdpLinkId>,
+    tc: Option<SchedClassifierLinkId>,
+}
+
+impl Attached {
+    /// Puts on the device what the port's hooks call for, then takes off what they do not. It is the caller's to see
+    /// that no program switches frames meanwhile, if there is one already.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the device has gone. What is there stays.
+    pub(super) fn adjust(&mut self, ebpf: &mut Ebpf, port: &InstalledPort) -> Result<(), DataplaneError> {
+        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new(operation, &port.device, cause)
+        };
+        if port.hooks.tc() && self.tc.is_none() {
+            let link = attach_tc(ebpf, port).map_err(|e| fail("attach the tc program to", &*e))?;
+            self.tc = Some(link);
+        }
+        if port.hooks.xdp() && self.xdp.is_none() {
+            let program = xdp(ebpf, PROGRAM).map_err(|e| fail("attach the XDP program to", &e))?;
+            let link = program.attach_to_if_index(port.ifindex, XdpMode::Driver);
+            self.xdp = Some(link.map_err(|e| fail("attach the XDP program to", &e))?);
+        }
+        let unwanted =
+            Self { xdp: self.xdp.take_if(|_| !port.hooks.xdp()), tc: self.tc.take_if(|_| !port.hooks.tc()) };
+        unwanted.detach(ebpf, &port.device)
+    }
+
+    /// Takes the programs off the device, trying both.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) fn detach(self, ebpf: &mut Ebpf, device: &str) -> Result<(), DataplaneError> {
+        let fail = |cause: &(dyn std::error::Error + 'static)| {
+            DataplaneError::new("detach a program from", device, cause)
+        };
+        let xdp = self.xdp.map_or(Ok(()), |link| {
+            xdp(ebpf, PROGRAM).map_err(|e| fail(&e))?.detach(link).map_err(|e| fail(&e))
+        });
+        let tc = self.tc.map_or(Ok(()), |link| {
+            tc(ebpf, TC_PROGRAM).map_err(|e| fail(&e))?.detach(link).map_err(|e| fail(&e))
+        });
+        xdp.and(tc)
+    }
+}
+
+/// Whether the kernel has tcx: it knows of such programs on the loopback device, be it none.
+pub(super) fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+}
+
+/// By name, as there is no other way; the name is that of this moment.
+fn attach_tc(
+    ebpf: &mut Ebpf,
+    port: &InstalledPort,
+) -> Result<SchedClassifierLinkId, Box<dyn std::error::Error>> {
+    let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    let name = index_to_name(&socket, port.ifindex)?;
+    let side = if port.hooks == Hooks::Host { TcAttachType::Egress } else { TcAttachType::Ingress };
+    let program = tc(ebpf, TC_PROGRAM)?;
+    let link = program.attach_with_options(&name, side, TcAttachOptions::TcxOrder(LinkOrder::last()))?;
+    if name_to_index(&socket, &name).is_ok_and(|ifindex| ifindex == port.ifindex) {
+        return Ok(link);
+    }
+    program.detach(link)?;
+    Err("it is being renamed".into())
+}
+
+pub(super) fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?;
+    program.try_into().map_err(|_: ProgramError| LoadError::Incomplete(name))
+}
+
+pub(super) fn tc<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?;
+    program.try_into().map_err(|_: ProgramError| LoadError::Incomplete(name))
+}

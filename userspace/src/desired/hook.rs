@@ -1,0 +1,170 @@
+//! Where a port's frames are taken: chosen from facts, or by the operator's word.
+//!
+//! XDP is the fast one. tc keeps what XDP would lose: super-frames, checksums left to hardware, tags beside the frame,
+//! and the way into the host. It takes tcx (Linux 6.6) and Open vSwitch's kernel datapath: the userspace datapath reads
+//! a copy of each frame before tc, which would then go out twice.
+
+use crate::dataplane::Hooks;
+use crate::links::{Link, LinkKind, Peer};
+use crate::ovsdb::{BridgeRow, InterfaceRow};
+
+use super::World;
+
+/// `external_ids` key of an Interface with which an operator chooses the hook.
+pub(super) const KEY: &str = "trunkline-hook";
+
+/// The hooks of a port, and why these.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chosen {
+    /// The hooks.
+    pub hooks: Hooks,
+    /// As a sentence.
+    pub reason: String,
+}
+
+/// Chooses; an error says why the port stays with Open vSwitch.
+pub(super) fn choose(
+    world: &World<'_>,
+    bridge: &BridgeRow,
+    interface: &InterfaceRow,
+    link: &Link,
+) -> Result<Chosen, String> {
+    let word = interface.external_ids.get(KEY).map(String::as_str);
+    let tc = tc(world, bridge);
+    let asked = |possible: Result<(), String>, hooks| match (possible, word.unwrap_or_default()) {
+        (Ok(()), word) => {
+            Ok(Chosen { hooks, reason: format!("external_ids:{KEY}={word} is set on its interface") })
+        }
+        (Err(cause), word) => Err(format!("external_ids:{KEY}={word} cannot be had: {cause}")),
+    };
+    if interface.r#type == "internal" {
+        return match word {
+            None => internal(tc, bridge, interface, link),
+            Some("tc") => asked(internal(tc, bridge, interface, link).map(drop), Hooks::Host),
+            Some(_) => asked(Err("an internal port has no XDP".to_owned()), Hooks::Xdp),
+        };
+    }
+    match word {
+        None => by_facts(world, interface, link, tc),
+        Some("xdp") => asked(xdp(world, interface, link), Hooks::Xdp),
+        Some("tc") => asked(tc.and(ethernet(link)), Hooks::Tc),
+        Some(_) => asked(tc.and(xdp(world, interface, link)), Hooks::XdpAndTc),
+    }
+}
+
+/// Whether the operator's word is one that is known, and not the one for leaving the port alone.
+pub(super) fn word_gate(interface: &InterfaceRow) -> Option<String> {
+    match interface.external_ids.get(KEY).map(String::as_str) {
+        None | Some("xdp" | "tc" | "xdp+tc") => None,
+        Some("none") => Some(format!("external_ids:{KEY}=none is set on its interface")),
+        Some(other) => {
+            Some(format!("external_ids:{KEY}={other} is not supported; known: xdp, tc, xdp+tc, none"))
+        }
+    }
+}
+
+/// Whether the tc programs can be used on this bridge.
+pub(super) fn tc(world: &World<'_>, bridge: &BridgeRow) -> Result<(), String> {
+    if bridge.datapath_type == "netdev" {
+        return Err("the userspace datapath (datapath_type=netdev) reads frames before tc does".to_owned());
+    }
+    if !world.tcx {
+        return Err("this kernel has no tcx (Linux 6.6)".to_owned());
+    }
+    Ok(())
+}
+
+fn internal(
+    tc: Result<(), String>,
+    bridge: &BridgeRow,
+    interface: &InterfaceRow,
+    link: &Link,
+) -> Result<Chosen, String> {
+    let what = if interface.name == bridge.name { "the bridge's own port" } else { "an internal port" };
+    match (tc, &link.kind) {
+        (Ok(()), LinkKind::OpenVSwitch) => {
+            Ok(Chosen { hooks: Hooks::Host, reason: format!("it is {what}, and the host sends through tc") })
+        }
+        (Ok(()), _) => Err(format!("it is {what}, but its device {} is none", link.name)),
+        (Err(cause), _) => Err(format!("it is {what}, and {cause}")),
+    }
+}
+
+fn by_facts(
+    world: &World<'_>,
+    interface: &InterfaceRow,
+    link: &Link,
+    tc: Result<(), String>,
+) -> Result<Chosen, String> {
+    let chosen = |hooks, reason: &str| Ok(Chosen { hooks, reason: reason.to_owned() });
+    // To an internal port, for one, XDP cannot send; what it passes on has a second chance.
+    let fast = |why: &str| match &tc {
+        Ok(()) => chosen(Hooks::XdpAndTc, &format!("{why}, and tc sends where XDP cannot")),
+        Err(_) => chosen(Hooks::Xdp, why),
+    };
+    match (&link.kind, xdp(world, interface, link), &tc) {
+        (LinkKind::Tap { vnet_hdr: true, .. }, _, Ok(())) => {
+            chosen(Hooks::Tc, "its tap has a virtio header (vnet_hdr), whose offloads tc keeps")
+        }
+        (LinkKind::Tap { vnet_hdr: true, .. }, _, Err(cause)) => Err(format!(
+            "its tap carries a virtio header (vnet_hdr), whose offloads XDP would lose, and {cause}"
+        )),
+        (LinkKind::Tap { .. }, Ok(()), _) => {
+            fast("its tap has no virtio header (vnet_hdr), so XDP loses no offloads")
+        }
+        (LinkKind::Veth { .. }, _, Ok(())) => chosen(Hooks::Tc, "tc keeps the offloads of a veth"),
+        (LinkKind::Veth { .. }, Ok(()), Err(cause)) => Ok(Chosen {
+            hooks: Hooks::Xdp,
+            reason: format!("{cause}; frames with an unfinished checksum go through Open vSwitch"),
+        }),
+        (LinkKind::Physical { .. } | LinkKind::Tap { .. }, Err(cause), Ok(())) => {
+            Ok(Chosen { hooks: Hooks::Tc, reason: format!("XDP is not possible: {cause}") })
+        }
+        (_, Ok(()), _) => fast("its driver has native XDP"),
+        (_, Err(cause), _) => Err(cause),
+    }
+}
+
+/// Whether the XDP program can be put on the device, and sees all it has to.
+fn xdp(world: &World<'_>, interface: &InterfaceRow, link: &Link) -> Result<(), String> {
+    link.native_xdp()?;
+    if let Some(xdp) = &link.xdp
+        && world.our_program != Some(xdp.prog_id)
+    {
+        return Err(format!("another XDP program (id {}) is on its device", xdp.prog_id));
+    }
+    match &link.kind {
+        LinkKind::Veth { peer } => hidden_tags(world, interface, link, *peer),
+        _ => Ok(()),
+    }
+}
+
+/// A veth hands a tag over beside the frame if its peer has tx-vlan-offload and an 802.1Q device; the XDP program would
+/// take such a frame for an untagged one. What cannot be ruled out needs the operator's word.
+fn hidden_tags(world: &World<'_>, interface: &InterfaceRow, link: &Link, peer: Peer) -> Result<(), String> {
+    let asked = interface.external_ids.get(KEY).is_some_and(|word| word.starts_with("xdp"));
+    if !world.vlan_devices_possible || asked {
+        return Ok(());
+    }
+    let name = &interface.name;
+    let way_out = "switch that off there (`ethtool -K DEV txvlan off`)";
+    match (peer, link.peer.and_then(|peer| peer.tx_vlan_offload)) {
+        (Peer::Here(_), Some(false)) => Ok(()),
+        (Peer::Here(_), _) => {
+            Err(format!("its veth peer has tx-vlan-offload, which hides tags from XDP: {way_out}"))
+        }
+        (Peer::Elsewhere | Peer::Unknown, _) => Err(format!(
+            "its veth peer is in another namespace and may hide tags from XDP (tx-vlan-offload): {way_out} and say so \
+             with `ovs-vsctl set interface {name} external_ids:{KEY}=xdp`"
+        )),
+    }
+}
+
+/// Whether it is a device with frames of its own, and not one that stands for others.
+fn ethernet(link: &Link) -> Result<(), String> {
+    match link.kind {
+        LinkKind::Physical { .. } | LinkKind::Tap { .. } | LinkKind::Veth { .. } => Ok(()),
+        // The sentence says what it is.
+        _ => link.native_xdp(),
+    }
+}
