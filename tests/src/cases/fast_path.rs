@@ -287,6 +287,7 @@ fn compiled(case: &Case, datapath_type: &str) -> Vec<abi::Port> {
         selected: &[],
         our_program: Some(PROGRAM_ID),
         tcx: false,
+        without_xdp: &BTreeMap::new(),
         vlan_devices_possible: true,
     };
     let [bridge] = &compile(&world)[..] else { panic!("one bridge") };

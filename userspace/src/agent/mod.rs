@@ -21,7 +21,7 @@ use crate::applied::{Applied, Next};
 use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Hooks, Installed, PortNo};
 use crate::desired::{DesiredBridge, DesiredPort};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
-use crate::links::{LinkEvent, Links};
+use crate::links::{Link, LinkEvent, Links};
 use crate::openflow::OpenFlowEvent;
 use crate::ovsdb::OvsdbEvent;
 use crate::plan::{Numbers, plan};
@@ -51,6 +51,7 @@ pub struct Agent<D> {
     followed: Vec<String>,
     numbers: Numbers,
     failed: BTreeMap<u32, Failure>,
+    without_xdp: BTreeMap<u32, Refusal>,
     /// Of the devices of installed ports, when the program was put on them.
     incarnations: BTreeMap<PortNo, u32>,
     offloads: BTreeMap<u32, Offload>,
@@ -66,6 +67,14 @@ struct Failure {
     incarnation: u32,
     cause: String,
     retry_s: u32,
+}
+
+/// A device that did not take both programs, as it was then. It is not asked again before it has changed, as asking
+/// interrupts its bridge.
+#[derive(Debug)]
+struct Refusal {
+    link: Arc<Link>,
+    cause: String,
 }
 
 impl<D: Dataplane> Agent<D> {
@@ -88,6 +97,7 @@ impl<D: Dataplane> Agent<D> {
             followed: Vec::new(),
             numbers: Numbers::default(),
             failed: BTreeMap::new(),
+            without_xdp: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             offloads: BTreeMap::new(),
             desired: Vec::new(),
@@ -174,6 +184,7 @@ impl<D: Dataplane> Agent<D> {
                 self.failed.retain(|ifindex, failure| {
                     links.get(ifindex).is_some_and(|link| link.incarnation == failure.incarnation)
                 });
+                self.without_xdp.retain(|ifindex, refusal| links.get(ifindex) == Some(&refusal.link));
                 self.links = links;
             }
             LinkEvent::Failed { cause } => {
@@ -340,7 +351,7 @@ impl<D: Dataplane> Agent<D> {
     /// Whether everything that should be installed is.
     pub(crate) fn is_settled(&self) -> bool {
         let in_place = |bridge: &DesiredBridge| {
-            let pending = |port: &DesiredPort| port.wants_tags_in_frame && !self.is_refused(port);
+            let pending = |port: &DesiredPort| port.wants_tags_in_frame;
             bridge.reason.is_some()
                 || self.is_active(&bridge.name)
                     && self.hold(&bridge.name).is_none()

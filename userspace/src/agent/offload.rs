@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::{Agent, RETRY_S};
 use crate::dataplane::Dataplane;
-use crate::desired::{DesiredBridge, DesiredPort};
 use crate::event::Effect;
 
 /// A device whose rx-vlan-offload we have switched off.
@@ -38,7 +37,8 @@ impl<D: Dataplane> Agent<D> {
             let certain = self.watched.get(&bridge.name).is_some_and(|watched| watched.hold().is_none());
             for port in &bridge.ports {
                 let Some(link) = port.ifindex.and_then(|ifindex| links.get(&ifindex)) else { continue };
-                if !port.wants_tags_in_frame && port.rules.is_err() {
+                let refused = offloads.get(&link.ifindex).is_some_and(|offload| offload.refused.is_some());
+                if !port.wants_tags_in_frame && port.rules.is_err() && !refused {
                     continue;
                 }
                 kept.insert(link.ifindex);
@@ -64,23 +64,5 @@ impl<D: Dataplane> Agent<D> {
             }
             stays
         });
-    }
-
-    /// Whether a port waits in vain for its tags.
-    pub(super) fn is_refused(&self, port: &DesiredPort) -> bool {
-        let offload = port.ifindex.and_then(|ifindex| self.offloads.get(&ifindex));
-        offload.is_some_and(|offload| offload.refused.is_some())
-    }
-
-    pub(super) fn explain_offloads(&self, desired: &mut [DesiredBridge]) {
-        for port in desired.iter_mut().flat_map(|bridge| &mut bridge.ports) {
-            let offload = port.ifindex.and_then(|ifindex| self.offloads.get(&ifindex));
-            if let Some(Offload { refused: Some(cause), .. }) = offload
-                && port.wants_tags_in_frame
-            {
-                port.rules =
-                    Err(format!("rx-vlan-offload hides tags from XDP and cannot be switched off: {cause}"));
-            }
-        }
     }
 }

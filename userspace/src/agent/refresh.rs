@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use tracing::{debug, warn};
 use trunkline_core::abi;
 
-use super::{Agent, Failure, RETRY_S};
-use crate::dataplane::{BridgeNo, Dataplane, Installed, InstalledPort, Op, PortNo};
+use super::{Agent, Failure, RETRY_S, Refusal};
+use crate::dataplane::{BridgeNo, Dataplane, Hooks, Installed, InstalledPort, Op, PortNo};
 use crate::desired::{self, DesiredBridge, DesiredPort, World};
 use crate::event::Effect;
 use crate::ovsdb::Rows;
@@ -49,6 +49,14 @@ impl<D: Dataplane> Agent<D> {
     fn compile(&self, rows: &Rows) -> Vec<DesiredBridge> {
         let facts = self.watched.iter();
         let facts = facts.filter_map(|(name, watched)| Some((name.clone(), watched.facts()?))).collect();
+        let refused = self.offloads.iter().filter_map(|(ifindex, offload)| {
+            let cause = offload.refused.as_ref()?;
+            Some((
+                *ifindex,
+                format!("rx-vlan-offload hides tags from XDP and cannot be switched off: {cause}"),
+            ))
+        });
+        let without_xdp = self.without_xdp.iter().map(|(ifindex, refusal)| (*ifindex, refusal.cause.clone()));
         let mut desired = desired::compile(&World {
             rows,
             links: &self.links,
@@ -56,6 +64,7 @@ impl<D: Dataplane> Agent<D> {
             selected: &self.selected,
             our_program: self.our_program,
             tcx: self.tcx,
+            without_xdp: &without_xdp.chain(refused).collect(),
             vlan_devices_possible: self.host.vlan_devices_possible,
         });
         for port in desired.iter_mut().flat_map(|bridge| &mut bridge.ports) {
@@ -64,7 +73,6 @@ impl<D: Dataplane> Agent<D> {
                 port.rules = Err(failure.cause.clone());
             }
         }
-        self.explain_offloads(&mut desired);
         desired
     }
 
@@ -219,6 +227,11 @@ impl<D: Dataplane> Agent<D> {
             let (incarnation, retry_s) = (link.incarnation, self.now_s + RETRY_S);
             match &done {
                 Ok(()) => drop(self.incarnations.insert(*place, incarnation)),
+                // tc alone may do.
+                Err(error) if port.hooks == Hooks::XdpAndTc => {
+                    let refusal = Refusal { link: link.clone(), cause: error.to_string() };
+                    self.without_xdp.insert(port.ifindex, refusal);
+                }
                 Err(error) => {
                     let failure = Failure { incarnation, cause: error.to_string(), retry_s };
                     self.failed.insert(port.ifindex, failure);

@@ -18,6 +18,8 @@ pub struct Memory {
     pub leases: BTreeMap<BridgeNo, u32>,
     /// Devices on which attaching fails, as if they had just vanished.
     pub vanished: BTreeSet<u32>,
+    /// Devices that take no XDP program.
+    pub without_xdp: BTreeSet<u32>,
 }
 
 impl Dataplane for Memory {
@@ -26,7 +28,7 @@ impl Dataplane for Memory {
     }
 
     fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
-        let Self { installed, stations, leases, vanished } = self;
+        let Self { installed, stations, leases, vanished, without_xdp } = self;
         match op {
             Op::Suspend(bridge) => {
                 installed.active.remove(bridge);
@@ -41,7 +43,8 @@ impl Dataplane for Memory {
             }
             Op::Flush(ports) => stations.retain(|_, entry| !ports.contains(&PortNo(entry.port))),
             Op::Install(port, new) => {
-                if vanished.contains(&new.ifindex) {
+                let refused = new.hooks.xdp() && without_xdp.contains(&new.ifindex);
+                if refused || vanished.contains(&new.ifindex) {
                     let cause = std::io::Error::from_raw_os_error(19);
                     return Err(DataplaneError::new("attach to", &new.device, &cause));
                 }

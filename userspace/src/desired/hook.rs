@@ -133,6 +133,9 @@ fn xdp(world: &World<'_>, interface: &InterfaceRow, link: &Link) -> Result<(), S
     {
         return Err(format!("another XDP program (id {}) is on its device", xdp.prog_id));
     }
+    if let Some(cause) = world.without_xdp.get(&link.ifindex) {
+        return Err(cause.clone());
+    }
     match &link.kind {
         LinkKind::Veth { peer } => hidden_tags(world, interface, link, *peer),
         _ => Ok(()),

@@ -51,6 +51,8 @@ pub struct World<'w> {
     pub our_program: Option<u32>,
     /// Whether the kernel has tcx, and the tc program is loaded.
     pub tcx: bool,
+    /// Devices that the XDP program cannot be put on, as was found out, and why; by interface index.
+    pub without_xdp: &'w BTreeMap<u32, String>,
     /// Whether 802.1Q devices can exist anywhere on this host, behind which a veth could hide a tag.
     pub vlan_devices_possible: bool,
 }

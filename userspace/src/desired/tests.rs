@@ -13,6 +13,7 @@ struct Scene {
     selected: Vec<String>,
     vlan_devices_possible: bool,
     tcx: bool,
+    without_xdp: BTreeMap<u32, String>,
 }
 
 impl Scene {
@@ -26,6 +27,7 @@ impl Scene {
             our_program: Some(7),
             vlan_devices_possible: self.vlan_devices_possible,
             tcx: self.tcx,
+            without_xdp: &self.without_xdp,
         })
     }
 }
@@ -40,6 +42,7 @@ fn scene(change: impl FnOnce(&mut Scene)) -> Scene {
         selected: Vec::new(),
         vlan_devices_possible: true,
         tcx: false,
+        without_xdp: BTreeMap::new(),
     };
     change(&mut scene);
     scene

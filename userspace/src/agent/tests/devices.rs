@@ -148,6 +148,39 @@ fn offload_that_cannot_be_switched_is_the_reason() {
 }
 
 #[test]
+fn where_offload_cannot_be_switched_tc_takes_the_port() {
+    let mut rig = running_with_a_nic(|rig| (rig.fixed, rig.agent.tcx) = (true, true));
+    rig.pass(30);
+    assert!(rig.active("br0") && rig.devices() == [1, 2]);
+    let port = rig.port("p1");
+    assert!(port.hook == "tc" && port.hook_reason.unwrap().contains("cannot be switched off"));
+    assert_eq!(offload(&rig), [false], "asked once");
+    assert!(rig.agent.status().ready);
+}
+
+#[test]
+fn a_device_that_takes_no_xdp_program_has_tc_until_it_changes() {
+    let mut rig = Rig::running_with(|rig| {
+        rig.agent.tcx = true;
+        rig.agent.dataplane.without_xdp.extend([1]);
+    });
+    rig.pass(1);
+    rig.answer();
+    let hooks = |rig: &mut Rig| [rig.port("p1").hook, rig.port("p2").hook];
+    assert!(rig.active("br0") && rig.devices() == [1, 2]);
+    assert_eq!(hooks(&mut rig), ["tc", "xdp+tc"]);
+    assert!(rig.port("p1").hook_reason.unwrap().contains("XDP is not possible: cannot attach to p1"));
+    assert!(rig.agent.status().ready);
+    rig.agent.dataplane.without_xdp.clear();
+    rig.pass(30);
+    assert_eq!(hooks(&mut rig), ["tc", "xdp+tc"], "not tried again");
+    rig.links.get_mut(&1).unwrap().mtu = 1400;
+    rig.read_links();
+    rig.answer();
+    assert_eq!(hooks(&mut rig), ["xdp+tc", "xdp+tc"]);
+}
+
+#[test]
 fn offload_that_somebody_switches_on_again_takes_the_port_out_for_a_while() {
     let mut rig = running_with_a_nic(|_| {});
     rig.pass(20);

@@ -350,6 +350,7 @@ impl Story {
             selected: &[],
             our_program: Some(OURS),
             tcx: false,
+            without_xdp: &std::collections::BTreeMap::new(),
             vlan_devices_possible: true,
         });
         for (number, times) in &installed.active {

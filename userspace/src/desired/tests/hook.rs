@@ -62,6 +62,10 @@ fn both(s: &mut Scene) {
     set(&mut s.database.interface("p1").external_ids, "trunkline-hook", "xdp+tc");
 }
 
+fn refused(s: &mut Scene) {
+    s.without_xdp.insert(1, "too large an MTU".into());
+}
+
 fn with_another_program(scene: &mut Scene) {
     link(scene, |link| link.xdp = Some(XdpAttachment { prog_id: 8, mode: XdpMode::Native }));
 }
@@ -69,12 +73,14 @@ fn with_another_program(scene: &mut Scene) {
 #[test]
 fn the_hook_follows_from_facts() {
     type Case = (&'static [fn(&mut Scene)], &'static str, &'static str);
-    let cases: [Case; 23] = [
+    let cases: [Case; 25] = [
         (&[uplink], "xdp+tc", "native XDP, and tc sends where XDP cannot"),
         (&[uplink, no_tcx], "xdp-native", "native XDP"),
         (&[uplink, netdev], "xdp-native", "native XDP"),
         (&[uplink, without_xdp], "tc", "XDP is not possible: its driver has no native XDP"),
         (&[uplink, without_xdp, rx_vlan], "tc", "XDP is not possible"),
+        (&[uplink, refused], "tc", "XDP is not possible: too large an MTU"),
+        (&[uplink, refused, no_tcx], "none", "too large an MTU"),
         (&[uplink, with_another_program], "tc", "another XDP program (id 8)"),
         (&[uplink, without_xdp, no_tcx], "none", "no native XDP"),
         (&[], "xdp+tc", "no virtio header"),
