@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use trunkline_core::abi;
 
-use crate::dataplane::BridgeTimes;
+use crate::dataplane::{BridgeTimes, Hooks};
 use crate::links::{Link, Links};
 use crate::openflow::PortFlags;
 use crate::ovsdb::{BridgeRow, InterfaceRow, OpenVSwitchRow, PortRow, Rows, Uuid};
@@ -92,7 +92,7 @@ pub struct DesiredPort {
     /// Where its frames are taken, if they are.
     pub hook: Option<Chosen>,
     /// Why the XDP program cannot send to the port, although frames from it are accelerated, and some of the bridge's
-    /// ports have that program.
+    /// ports have that program alone.
     pub not_a_target: Option<String>,
     /// The device must have its rx-vlan-offload switched off before the program may run on it.
     pub wants_tags_in_frame: bool,
@@ -136,8 +136,9 @@ fn compile_bridge(
         })
         .collect();
     ports.sort_by(|a, b| a.name.cmp(&b.name));
-    let xdp = |port: &DesiredPort| port.hook.as_ref().is_some_and(|chosen| chosen.hooks.xdp());
-    if !ports.iter().any(xdp) {
+    // Where tc follows, it sends what XDP cannot.
+    let xdp_alone = |port: &DesiredPort| port.hook.as_ref().is_some_and(|chosen| chosen.hooks == Hooks::Xdp);
+    if !ports.iter().any(xdp_alone) {
         ports.iter_mut().for_each(|port| port.not_a_target = None);
     }
     DesiredBridge {

@@ -27,6 +27,8 @@ enum Change {
     Mirror(bool),
     Ageing(u8),
     Bridge,
+    /// The operator's word for a port's hook.
+    Hook(u8, Option<&'static str>),
 }
 
 /// Something happens.
@@ -60,10 +62,12 @@ enum Step {
 
 fn change() -> impl Strategy<Value = Change> {
     let port = 1..=4u8;
+    let word = prop::option::of(prop::sample::select(vec!["xdp", "tc", "xdp+tc"]));
     prop_oneof![
         (port.clone(), 10..13u16).prop_map(|(port, tag)| Change::Tag(port, tag)),
         port.clone().prop_map(Change::Protect),
-        (port, prop::option::of(any::<bool>())).prop_map(|(port, to)| Change::Move(port, to)),
+        (port.clone(), prop::option::of(any::<bool>())).prop_map(|(port, to)| Change::Move(port, to)),
+        (port, word).prop_map(|(port, word)| Change::Hook(port, word)),
         any::<bool>().prop_map(Change::Mirror),
         (20..23u8).prop_map(Change::Ageing),
         Just(Change::Bridge),
@@ -109,8 +113,9 @@ struct Story {
 }
 
 impl Story {
-    fn begin() -> Self {
+    fn begin(tcx: bool) -> Self {
         let rig = Rig::running_with(|rig| {
+            rig.agent.tcx = tcx;
             rig.database.add_bridge("br1");
             rig.database.add_port("br1", "p3", 3).tag = Some(10);
             rig.database.add_port("br1", "p4", 4).tag = Some(11);
@@ -169,7 +174,20 @@ impl Story {
             }
             Change::Bridge if bridge_exists(database, "br1") => database.delete_bridge("br1"),
             Change::Bridge => drop(database.add_bridge("br1")),
-            Change::Tag(..) | Change::Protect(_) => return,
+            Change::Hook(port, word) if port_exists(database, port) => {
+                let name = format!("p{port}");
+                let row = database.interface(&name);
+                match word {
+                    Some(word) => drop(row.external_ids.insert("trunkline-hook".to_owned(), word.to_owned())),
+                    None => drop(row.external_ids.remove("trunkline-hook")),
+                }
+                // It is no matter of ovs-vswitchd's, and so in force at once.
+                let rows = Arc::make_mut(&mut self.in_force);
+                for known in rows.interfaces.values_mut().filter(|known| known.name == name) {
+                    Arc::make_mut(known).external_ids.clone_from(&row.external_ids);
+                }
+            }
+            Change::Tag(..) | Change::Protect(_) | Change::Hook(..) => return,
         }
         self.woken = true;
     }
@@ -343,14 +361,16 @@ impl Story {
                 BridgeFacts { flow_table: side.flow_table.clone(), port_flags: side.port_flags.clone() };
             (name.clone(), facts)
         });
+        let refusals = rig.agent.without_xdp.iter();
+        let without_xdp = refusals.map(|(ifindex, refusal)| (*ifindex, refusal.cause.clone()));
         let compiled = compile(&World {
             rows: &self.in_force,
             links: &shared(&rig.links),
             facts: &facts.collect(),
             selected: &[],
             our_program: Some(OURS),
-            tcx: false,
-            without_xdp: &std::collections::BTreeMap::new(),
+            tcx: rig.agent.tcx,
+            without_xdp: &without_xdp.collect(),
             vlan_devices_possible: true,
         });
         for (number, times) in &installed.active {
@@ -360,6 +380,8 @@ impl Story {
             assert_eq!((bridge.reason.as_ref(), bridge.times), (None, *times), "{name}");
             for port in installed.ports.values().filter(|port| port.rules.bridge == number.0) {
                 let wanted = bridge.ports.iter().find(|wanted| wanted.ifindex == Some(port.ifindex));
+                let hooks = wanted.and_then(|wanted| wanted.hook.as_ref()).map(|chosen| chosen.hooks);
+                assert_eq!(hooks, Some(port.hooks), "{name} {}", port.device);
                 let wanted = wanted.and_then(|wanted| wanted.rules.as_ref().ok());
                 let wanted = wanted.unwrap_or_else(|| panic!("{name} has {} and should not", port.device));
                 let wanted = trunkline_core::abi::Port { bridge: number.0, ..*wanted };
@@ -389,6 +411,9 @@ impl Story {
         self.take(Step::OpenFlow(true));
         self.take(Step::Flows(true));
         self.take(Step::Announced(Change::Mirror(false)));
+        for port in 1..=4 {
+            self.take(Step::Announced(Change::Hook(port, None)));
+        }
         self.reconfigure();
         for port in 1..=4 {
             self.take(Step::Foreign(port, false));
@@ -412,9 +437,9 @@ proptest! {
 
     #[test]
     fn active_bridge_has_the_applied_rules_and_every_bridge_becomes_active(
-        steps in prop::collection::vec(step(), 1..80)
+        tcx in any::<bool>(), steps in prop::collection::vec(step(), 1..80)
     ) {
-        let mut story = Story::begin();
+        let mut story = Story::begin(tcx);
         for step in steps {
             story.take(step);
         }
