@@ -145,10 +145,10 @@ fn xdp(world: &World<'_>, interface: &InterfaceRow, link: &Link) -> Result<(), S
 /// A veth hands a tag over beside the frame if its peer has tx-vlan-offload and an 802.1Q device; the XDP program would
 /// take such a frame for an untagged one. What cannot be ruled out needs the operator's word.
 fn hidden_tags(world: &World<'_>, interface: &InterfaceRow, link: &Link, peer: Peer) -> Result<(), String> {
-    let asked = interface.external_ids.get(KEY).is_some_and(|word| word.starts_with("xdp"));
-    if !world.vlan_devices_possible || asked {
+    if !world.vlan_devices_possible {
         return Ok(());
     }
+    let asked = interface.external_ids.get(KEY).is_some_and(|word| word.starts_with("xdp"));
     let name = &interface.name;
     let way_out = "switch that off there (`ethtool -K DEV txvlan off`)";
     match (peer, link.peer.and_then(|peer| peer.tx_vlan_offload)) {
@@ -156,6 +156,7 @@ fn hidden_tags(world: &World<'_>, interface: &InterfaceRow, link: &Link, peer: P
         (Peer::Here(_), _) => {
             Err(format!("its veth peer has tx-vlan-offload, which hides tags from XDP: {way_out}"))
         }
+        (Peer::Elsewhere | Peer::Unknown, _) if asked => Ok(()),
         (Peer::Elsewhere | Peer::Unknown, _) => Err(format!(
             "its veth peer is in another namespace and may hide tags from XDP (tx-vlan-offload): {way_out} and say so \
              with `ovs-vsctl set interface {name} external_ids:{KEY}=xdp`"

@@ -30,6 +30,12 @@ fn container(scene: &mut Scene) {
     scene.links.insert(1, veth("p1", 1));
 }
 
+fn hiding_container(scene: &mut Scene) {
+    let peer = PeerFacts { mtu: 1500, polls: Some(true), tx_vlan_offload: Some(true) };
+    let kind = LinkKind::Veth { peer: Peer::Here(9) };
+    scene.links.insert(1, Link { kind, peer: Some(peer), ..tap("p1", 1) });
+}
+
 fn uplink(scene: &mut Scene) {
     scene.links.insert(1, nic("p1", 1));
 }
@@ -113,8 +119,9 @@ fn the_hook_follows_from_facts() {
 #[test]
 fn the_operator_has_the_last_word_as_far_as_it_is_possible() {
     type Case = (&'static str, &'static [fn(&mut Scene)], &'static str, &'static str);
-    let cases: [Case; 16] = [
+    let cases: [Case; 17] = [
         ("xdp", &[container], "xdp-native", "trunkline-hook=xdp is set"),
+        ("xdp", &[hiding_container], "none", "its veth peer has tx-vlan-offload"),
         ("xdp", &[guest], "xdp-native", "trunkline-hook=xdp is set"),
         ("xdp", &[guest, netdev], "xdp-native", "trunkline-hook=xdp is set"),
         (
