@@ -9,7 +9,9 @@ pub const HEADER_LEN: usize = 18;
 /// accepts a bounds check against a constant and not against a value.
 pub trait Frame {
     /// Length in octets, from the destination address to the last octet before the FCS.
-    fn len(&self) -> u32;
+    ///
+    /// Not a `u32`: the verifier refuses to have pointers into a frame subtracted in 32 bits.
+    fn len(&self) -> usize;
 
     /// Whether there is nothing in the frame.
     fn is_empty(&self) -> bool {
@@ -28,8 +30,8 @@ pub trait Frame {
     /// Whether the device that it leaves by takes a frame of this length as it is, `payload` octets of it being
     /// header. True of a super-frame: it is cut into segments on the way.
     #[inline(always)]
-    fn fits(&self, payload: u32, mtu: u32) -> bool {
-        self.len() - payload <= mtu
+    fn fits(&self, payload: usize, mtu: u32) -> bool {
+        self.len() <= payload + mtu as usize
     }
 }
 
@@ -43,8 +45,8 @@ pub enum Hook {
 }
 
 impl Frame for [u8] {
-    fn len(&self) -> u32 {
-        u32::try_from(<[u8]>::len(self)).unwrap_or(u32::MAX)
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
     }
 
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {

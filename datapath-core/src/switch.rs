@@ -6,8 +6,8 @@
 
 use crate::flow::{Flow, Form, Stamp};
 use crate::{
-    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PuntReason,
-    Tagging, Verdict, Vid, abi, l4_checksum,
+    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PuntReason, Tag,
+    Tagging, Tpid, Verdict, Vid, abi, l4_checksum,
 };
 
 /// The tables that the switch reads and the one that it writes. Numbers are as in [`abi`].
@@ -74,7 +74,7 @@ pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
     let remembered = form.and_then(|form| Flow::from_abi(&tables.flow(form.place())?, &form, stamp));
     let flow = match remembered {
         Some(flow) => flow,
-        None => match look_up(tables, ifindex, header, now_s) {
+        None => match look_up(frame, tables, ifindex, header, now_s) {
             Ok(flow) => {
                 if let Some(form) = form {
                     tables.remember(form.place(), flow.to_abi(&form, stamp));
@@ -84,8 +84,8 @@ pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
             Err(outcome) => return outcome,
         },
     };
-    let tagged = header.is_some_and(|header| header.tagging != Tagging::Untagged);
-    let verdict = match unfit(frame, &flow, tagged) {
+    let tagging = header.map_or(Tagging::Untagged, |header| header.tagging);
+    let verdict = match unfit(frame, &flow, tagging) {
         None => Verdict::Forward { port: flow.egress, tag: flow.tag },
         Some(reason) => Verdict::Punt(reason),
     };
@@ -94,7 +94,13 @@ pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
 
 /// The long way, through the tables.
 #[inline(always)]
-fn look_up<T: Tables>(tables: &T, ifindex: u32, header: Option<Header>, now_s: u32) -> Result<Flow, Outcome> {
+fn look_up<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    ifindex: u32,
+    header: Option<Header>,
+    now_s: u32,
+) -> Result<Flow, Outcome> {
     let mut outcome = Outcome { ingress: None, vid: None, verdict: Verdict::Punt(PuntReason::NotAPort) };
     let Some(port_no) = tables.port_no(ifindex) else { return Err(outcome) };
     let Some(port) = tables.port(port_no) else { return Err(outcome) };
@@ -102,11 +108,11 @@ fn look_up<T: Tables>(tables: &T, ifindex: u32, header: Option<Header>, now_s: u
         return Err(outcome);
     }
     outcome.ingress = Some(port_no);
-    let routed = match admit(tables, port, header, now_s) {
+    let routed = match admit(frame, tables, port, header, now_s) {
         Err(verdict) => Err(verdict),
         Ok(admitted) => {
             outcome.vid = Some(admitted.classified.vid);
-            route(tables, port, port_no, &admitted)
+            route(frame, tables, port, port_no, &admitted)
         }
     };
     routed.map_err(|verdict| Outcome { verdict, ..outcome })
@@ -122,7 +128,8 @@ struct Admitted<'t> {
 
 /// Bridge, header and VLAN: everything up to the FDB.
 #[inline(always)]
-fn admit<'t, T: Tables>(
+fn admit<'t, F: Frame + ?Sized, T: Tables>(
+    frame: &F,
     tables: &'t T,
     port: &abi::Port,
     header: Option<Header>,
@@ -142,6 +149,9 @@ fn admit<'t, T: Tables>(
         return punt(PuntReason::StackedTags);
     }
     let tag = header.tagging.single();
+    if tag.is_some() && frame.len() < SHORTEST_TAGGED {
+        return punt(PuntReason::ShortFrame);
+    }
     let excluded = |vid| port.has(abi::PORT_HAS_EXCLUDED) && port.excluded.contains(vid);
     if let Some(tag) = tag
         && excluded(tag.vid())
@@ -170,7 +180,8 @@ fn admit<'t, T: Tables>(
 
 /// Source, destination and egress rules.
 #[inline(always)]
-fn route<T: Tables>(
+fn route<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
     tables: &T,
     port: &abi::Port,
     port_no: u16,
@@ -180,6 +191,11 @@ fn route<T: Tables>(
     let punt = |reason| Err(Verdict::Punt(reason));
     let key = |mac| FdbKey { bridge: port.bridge, vid: classified.vid, mac };
 
+    // Open vSwitch's userspace datapath has no room for longer ones (`netdev_linux_rxq_recv`, OVS `lib/netdev-linux.c`),
+    // and does not learn from them.
+    if !frame.fits(counted_header(header.tagging), port.mtu) {
+        return punt(PuntReason::OverMtu);
+    }
     if let Some(reason) = source(tables, port, port_no, &key(header.src), bridge, *now_s) {
         return punt(reason);
     }
@@ -217,19 +233,31 @@ fn route<T: Tables>(
         egress: station.port,
         vid: classified.vid,
         tag: out.egress(*classified, received),
-        mtu: out.mtu,
+        mtu: out.mtu.min(port.mtu),
         partial_checksums: at_xdp && port.has(abi::PORT_PARTIAL_CHECKSUMS),
     })
 }
 
+/// The kernel frees a frame with a tag that is shorter, before anybody sees it (`skb_vlan_untag`, net/core/skbuff.c).
+const SHORTEST_TAGGED: usize = 20;
+
+/// Octets of a frame that do not count against an MTU. An 802.1Q tag is among them (`packet_length`, kernel
+/// net/openvswitch/vport.c), an 802.1ad one only with the kernel datapath, so that it counts.
+#[inline(always)]
+fn counted_header(tagging: Tagging) -> usize {
+    match tagging.single().map(Tag::tpid) {
+        Some(Tpid::Dot1Q) => HEADER_LEN,
+        Some(Tpid::Dot1Ad) | None => HEADER_LEN - 4,
+    }
+}
+
 /// Why this frame cannot go where others of its form go.
 #[inline(always)]
-fn unfit<F: Frame + ?Sized>(frame: &F, flow: &Flow, tagged: bool) -> Option<PuntReason> {
-    let payload = if tagged { HEADER_LEN } else { HEADER_LEN - 4 };
-    // One tag does not count (`packet_length`, kernel net/openvswitch/vport.c), and there is never more than one.
-    if !frame.fits(payload as u32, flow.mtu) {
+fn unfit<F: Frame + ?Sized>(frame: &F, flow: &Flow, tagging: Tagging) -> Option<PuntReason> {
+    if !frame.fits(counted_header(tagging), flow.mtu) {
         return Some(PuntReason::OverMtu);
     }
+    let payload = if tagging == Tagging::Untagged { HEADER_LEN - 4 } else { HEADER_LEN };
     if flow.partial_checksums {
         match l4_checksum(frame, payload) {
             L4Checksum::Complete => {}

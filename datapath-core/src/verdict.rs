@@ -67,7 +67,7 @@ reasons! {
         StaleHeartbeat = "stale_heartbeat",
         /// The bridge's configuration is being changed.
         BridgeSuspended = "bridge_suspended",
-        /// Too short for an Ethernet header and a tag.
+        /// Too short for an Ethernet header and a tag, or for what the kernel wants behind a tag.
         ShortFrame = "short_frame",
         /// Two tags or more.
         StackedTags = "stacked_tags",
@@ -94,7 +94,7 @@ reasons! {
         UnknownDestination = "unknown_destination",
         /// The station's port cannot be sent to directly.
         UnreachableDestination = "unreachable_destination",
-        /// Longer than the egress port's MTU.
+        /// Longer than the MTU of its port or of the one it would leave by.
         OverMtu = "over_mtu",
         /// The tag's drop-eligible bit is set, and Open vSwitch's datapath would clear it.
         DropEligible = "drop_eligible",

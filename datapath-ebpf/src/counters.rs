@@ -32,13 +32,13 @@ pub(crate) fn dropped(ingress: u16, reason: DropReason) {
 
 /// A frame of so many octets as received left through `egress` with so many.
 #[inline(always)]
-pub(crate) fn forwarded(ingress: u16, received: u32, egress: u16, sent: u32) {
+pub(crate) fn forwarded(ingress: u16, received: usize, egress: u16, sent: usize) {
     count(ingress, |counters| {
         add(&mut counters.rx_frames, 1);
-        add(&mut counters.rx_bytes, u64::from(received));
+        add(&mut counters.rx_bytes, received as u64);
     });
     count(egress, |counters| {
         add(&mut counters.tx_frames, 1);
-        add(&mut counters.tx_bytes, u64::from(sent));
+        add(&mut counters.tx_bytes, sent as u64);
     });
 }

@@ -21,8 +21,8 @@ pub(crate) struct SkbFrame<'c> {
 
 impl Frame for SkbFrame<'_> {
     #[inline(always)]
-    fn len(&self) -> u32 {
-        self.ctx.len() + if self.tagged { 4 } else { 0 }
+    fn len(&self) -> usize {
+        self.ctx.len() as usize + if self.tagged { 4 } else { 0 }
     }
 
     #[inline(always)]
@@ -51,8 +51,8 @@ impl Frame for SkbFrame<'_> {
 
     /// As Open vSwitch compares (`ovs_vport_send`, kernel net/openvswitch/vport.c): whatever the segments' size.
     #[inline(always)]
-    fn fits(&self, payload: u32, mtu: u32) -> bool {
-        self.raw().gso_size != 0 || self.len() - payload <= mtu
+    fn fits(&self, payload: usize, mtu: u32) -> bool {
+        self.raw().gso_size != 0 || self.len() <= payload + mtu as usize
     }
 }
 

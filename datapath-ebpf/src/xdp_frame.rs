@@ -13,8 +13,8 @@ pub(crate) struct XdpFrame<'c> {
 
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
-    fn len(&self) -> u32 {
-        (self.ctx.data_end() - self.ctx.data()) as u32
+    fn len(&self) -> usize {
+        self.ctx.data_end() - self.ctx.data()
     }
 
     #[inline(always)]

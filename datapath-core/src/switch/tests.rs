@@ -359,6 +359,31 @@ fn the_mtu_counts_the_payload_behind_at_most_one_tag() {
 }
 
 #[test]
+fn a_service_tag_counts_against_the_mtu() {
+    let tables = memory(&[trunk(), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
+    let mut frame = frame(B, A, &[0x88, 0xa8, 0, 10, 0xab, 0xcd]);
+    frame.resize(14 + 1500, 0);
+    assert_eq!(tables.run(1, &frame), Verdict::Forward { port: 2, tag: TagOp::Pop });
+    frame.push(0);
+    assert_eq!(tables.run(1, &frame), Verdict::Punt(PuntReason::OverMtu));
+}
+
+#[test]
+fn nothing_is_learned_from_a_frame_that_open_vswitch_may_not_receive() {
+    let mut tables = memory(&[trunk(), access(10)]).station(B, 10, 2, 0);
+    tables.ports[1].mtu = 9000;
+    let mut too_long = tagged(B, A, 10);
+    too_long.resize(18 + 1501, 0);
+    assert_eq!(tables.run(1, &too_long), Verdict::Punt(PuntReason::OverMtu));
+    let mut too_short = tagged(B, A, 10);
+    too_short.truncate(19);
+    assert_eq!(tables.run(1, &too_short), Verdict::Punt(PuntReason::ShortFrame));
+    assert_eq!(tables.entry(A, 10), None);
+    too_short.push(0);
+    assert_eq!(tables.run(1, &too_short), Verdict::Punt(PuntReason::NewSource));
+}
+
+#[test]
 fn a_drop_eligible_frame_is_left_to_a_datapath_that_clears_the_bit() {
     let mut tables = memory(&[trunk(), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
     let eligible = tagged(B, A, 0x100a);
