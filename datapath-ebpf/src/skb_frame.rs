@@ -1,8 +1,8 @@
 //! A frame under tc: a socket buffer, whose tag the kernel mostly keeps beside its octets.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::{bpf_skb_vlan_pop, bpf_skb_vlan_push},
+    bindings::{__sk_buff, BPF_F_INGRESS},
+    helpers::{bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push},
     programs::TcContext,
 };
 use trunkline_core::{Frame, HEADER_LEN, Header, Tag, TagOp, Tpid};
@@ -108,6 +108,15 @@ impl<'c> SkbFrame<'c> {
                 self.push(tag)
             }
         }
+    }
+
+    /// Has the frame sent by a device or, `received`, arrive there. One that has gone loses it, as it would from Open
+    /// vSwitch.
+    #[inline(always)]
+    pub(crate) fn send(&self, ifindex: u32, received: bool) -> i32 {
+        let flags = if received { u64::from(BPF_F_INGRESS) } else { 0 };
+        // SAFETY: the helper takes numbers, and acts when the program has ended.
+        unsafe { bpf_redirect(ifindex, flags) as i32 }
     }
 
     /// Puts a tag beside a frame that has none.

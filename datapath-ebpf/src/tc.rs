@@ -1,8 +1,7 @@
 //! The tc programs: entry points, and how a verdict is carried out on a socket buffer.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INGRESS, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::bpf_redirect,
+    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
@@ -62,8 +61,7 @@ fn carry_out(frame: &mut SkbFrame<'_>, outcome: &Outcome) -> i32 {
                 };
             }
             counters::forwarded(ingress, received, port, frame.len());
-            // SAFETY: the helper takes numbers; a device that has gone loses the frame, as it would from Open vSwitch.
-            unsafe { bpf_redirect(ifindex, if internal { u64::from(BPF_F_INGRESS) } else { 0 }) as i32 }
+            frame.send(ifindex, internal)
         }
     }
 }

@@ -203,19 +203,29 @@ impl Kernel {
         if self.installed.ports.get(&port).is_some_and(|old| old.ifindex != new.ifindex) {
             self.remove(port)?;
         }
-        self.enter(port, new)?;
-        let attached = self.attached.entry(port).or_default();
-        if let Err(error) = attached.adjust(&mut self.ebpf, new) {
-            if !self.installed.ports.contains_key(&port) {
-                // Best effort: nothing refers to the place, and the next port in it overwrites it.
-                let _ = self.clear(port, new);
-                let attached = self.attached.remove(&port).unwrap_or_default();
-                let _ = attached.detach(&mut self.ebpf, &new.device);
-            }
-            return Err(error);
+        let entered = self.enter(port, new);
+        let ebpf = &mut self.ebpf;
+        let done = entered.and_then(|()| self.attached.entry(port).or_default().adjust(ebpf, new));
+        match done {
+            Ok(()) => drop(self.installed.ports.insert(port, new.clone())),
+            Err(_) => self.undo(port, new),
         }
-        self.installed.ports.insert(port, new.clone());
-        Ok(())
+        done
+    }
+
+    /// Back to what is on record of a port, as well as may be.
+    fn undo(&mut self, port: PortNo, new: &InstalledPort) {
+        let mut attached = self.attached.remove(&port).unwrap_or_default();
+        // The first error is the one that is told.
+        if let Some(old) = self.installed.ports.get(&port).cloned() {
+            let _ = self.enter(port, &old);
+            let _ = attached.adjust(&mut self.ebpf, &old);
+            self.attached.insert(port, attached);
+        } else {
+            // Nothing refers to the place, and the next port in it overwrites it.
+            let _ = self.clear(port, new);
+            let _ = attached.detach(&mut self.ebpf, &new.device);
+        }
     }
 
     /// Takes a port out of the tables again.
