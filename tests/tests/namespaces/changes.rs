@@ -99,6 +99,8 @@ fn ports_come_and_go_under_traffic_without_loss() {
         for port in ["x1", "x2"] {
             tape.plug(port);
         }
+        // Room for all frames of a slow machine: they are collected at the end.
+        tape.netns().run("ip link set p2 txqueuelen 50000");
         let done = AtomicBool::new(false);
         let (switch, done) = (&**tape, &done);
         let frames = thread::scope(|scope| {
