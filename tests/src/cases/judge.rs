@@ -169,10 +169,13 @@ impl Trial<'_> {
             PuntReason::NotAPort
             | PuntReason::ShortFrame
             | PuntReason::StackedTags
+            | PuntReason::OverMtu
             | PuntReason::ExcludedVlan => {
                 let admitted = match reason {
                     PuntReason::NotAPort => !self.fast_path.accelerates(ingress),
-                    PuntReason::ShortFrame => frame.len() < trunkline_core::HEADER_LEN,
+                    PuntReason::ShortFrame => frame.len() < if is_tag(12) { 20 } else { 18 },
+                    // All ports have the same MTU, so it is over that of its own.
+                    PuntReason::OverMtu => frame.len() > if frame[12..14] == [0x81, 0] { 1518 } else { 1514 },
                     PuntReason::StackedTags => is_tag(12) && is_tag(16),
                     _ => self.is_flooded(ingress, frame),
                 };
@@ -195,7 +198,6 @@ impl Trial<'_> {
                 let member = vid.is_some_and(|vid| self.fast_path.rules(port).members.contains(vid));
                 unseen(fixed && !(member && self.fast_path.accelerates(port)))?;
             }
-            PuntReason::OverMtu => unseen(frame.len() > 1514 && answer.is_unicast())?,
             PuntReason::DropEligible => unseen(is_tag(12) && frame[14] & 0x10 != 0 && answer.is_unicast())?,
             PuntReason::PartialChecksum | PuntReason::UnknownChecksum => {
                 unseen(self.case.ports[usize::from(ingress)].tap && answer.is_unicast())?;
