@@ -22,6 +22,8 @@ const PREFIX: &str = "tl";
 #[derive(Debug)]
 pub struct Netns {
     name: String,
+    /// Whether it is ours to delete.
+    owned: bool,
 }
 
 impl Netns {
@@ -38,7 +40,7 @@ impl Netns {
         SWEEP.call_once(sweep_leftovers);
         let name = unique_name();
         run(Command::new("ip").args(["netns", "add", &name]));
-        let netns = Self { name };
+        let netns = Self { name, owned: true };
         netns.enter(|| {
             for scope in ["all", "default"] {
                 let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
@@ -47,6 +49,11 @@ impl Netns {
             }
         });
         netns
+    }
+
+    /// The same one, which stays when this is dropped.
+    pub fn share(&self) -> Self {
+        Self { name: self.name.clone(), owned: false }
     }
 
     /// Its name, as `ip netns` knows it.
@@ -124,7 +131,9 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+        if self.owned {
+            let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+        }
     }
 }
 

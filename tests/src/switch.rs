@@ -196,6 +196,11 @@ impl Switch {
         self.agent.as_mut().map(|agent| agent.wait_status(what, wanted))
     }
 
+    /// What the agent says of itself, if there is one.
+    pub fn status(&self) -> Option<Status> {
+        self.agent.as_ref().map(Agent::status)
+    }
+
     /// Frames forwarded by the fast path from this port so far; `None` without an agent.
     pub fn forwarded(&self, port: &str) -> Option<u64> {
         self.agent.as_ref().map(|agent| agent.stats().port(port).rx.forwarded.frames)
