@@ -99,8 +99,16 @@ const LAYERS: &[Layer] = &[
         runner: Runner::Cargo(&["--package=trunkline-tests", "--test=namespaces"], &["--test-threads=2"]),
     },
     Layer {
+        name: "guests",
+        about: "guests with their stacks and offloads; without Open vSwitch's kernel datapath only the rig (needs root)",
+        capabilities: &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN],
+        programs: NETWORK,
+        needs_build: true,
+        runner: Runner::Cargo(&["--package=trunkline-tests", "--test=guests"], &["--test-threads=1"]),
+    },
+    Layer {
         name: "vm",
-        about: "the same on Linux 6.1, 6.12 and 7.2 with Open vSwitch's kernel datapath, in virtual machines",
+        about: "namespaces and guests on Linux 6.1, 6.12 and 7.2 with Open vSwitch's kernel datapath, in virtual machines",
         capabilities: &[],
         programs: setup::VM,
         needs_build: true,

@@ -23,6 +23,12 @@ const CHOSEN: &[&str] = &[
     "neighbours::vlan_device_on_a_port",
 ];
 
+/// Of the binary `guests`, where there is a tc hook. The others take as long again, each.
+const CHOSEN_OF_GUESTS: &[&str] = &["pairs::"];
+
+/// A kernel on which guests with offloads are Open vSwitch's alone.
+const WITHOUT_TCX: &str = "6.1";
+
 /// How many tests at a time: most of them wait most of the time, and [`PATIENCE`] forgives what they do to each other.
 const THREADS: &str = "--test-threads=2";
 
@@ -42,9 +48,19 @@ pub(crate) fn run(ws: &Workspace, args: &[OsString]) -> Result<Tally> {
     }
     // An emulated processor would need minutes more for the unoptimised one.
     let trunkline = install::build(ws)?;
-    let tests = test_binary(ws)?;
+    let namespaces = test_binary(ws, "namespaces")?;
+    let guests = test_binary(ws, "guests")?;
     let tallies = VERSIONS.iter().map(|(version, _suite)| match Kernel::get(ws, version) {
-        Ok(kernel) => under(ws, &kernel, &job(ws, &trunkline, &tests, args)),
+        Ok(kernel) => {
+            let run =
+                |tests: &Path, chosen: &[&str]| under(ws, &kernel, &job(ws, &trunkline, tests, chosen, args));
+            let of_namespaces = run(&namespaces, CHOSEN)?;
+            let of_guests = match *version {
+                WITHOUT_TCX if args.is_empty() => Tally::default(),
+                _ => run(&guests, CHOSEN_OF_GUESTS)?,
+            };
+            Ok([of_namespaces, of_guests].into_iter().sum())
+        }
         Err(error) => {
             note(&format!("Linux {version} skipped: {error:#}"));
             Ok(Tally { skipped: 1, ..Tally::default() })
@@ -66,12 +82,13 @@ fn under(ws: &Workspace, kernel: &Kernel, job: &Job) -> Result<Tally> {
     Ok(reader.finish(success))
 }
 
-fn job(ws: &Workspace, trunkline: &Path, tests: &Path, args: &[OsString]) -> Job {
+/// These tests, or those that `args` choose.
+fn job(ws: &Workspace, trunkline: &Path, tests: &Path, chosen: &[&str], args: &[OsString]) -> Job {
     let mut command: Vec<OsString> = ["sh", "-c", SCRIPT, "sh"].map(Into::into).into();
     command.push(tests.into());
     if args.is_empty() {
         command.push(THREADS.into());
-        command.extend(CHOSEN.iter().map(Into::into));
+        command.extend(chosen.iter().map(Into::into));
     } else {
         command.extend_from_slice(args);
     }
@@ -86,13 +103,13 @@ fn job(ws: &Workspace, trunkline: &Path, tests: &Path, args: &[OsString]) -> Job
     }
 }
 
-/// Builds the tests and finds their binary.
-fn test_binary(ws: &Workspace) -> Result<PathBuf> {
+/// Builds tests and finds their binary.
+fn test_binary(ws: &Workspace, name: &str) -> Result<PathBuf> {
     let mut build = ws.cargo("test");
-    build.args(["--package=trunkline-tests", "--test=namespaces", "--no-run", "--message-format=json"]);
+    build.args(["--package=trunkline-tests", "--no-run", "--message-format=json", "--test", name]);
     let messages = output(&mut build).context("building the tests failed: cargo test -p trunkline-tests")?;
-    let found = messages.lines().find_map(|line| executable(line, "namespaces"));
-    found.map(PathBuf::from).context("cargo has built no test binary `namespaces`")
+    let found = messages.lines().find_map(|line| executable(line, name));
+    found.map(PathBuf::from).with_context(|| format!("cargo has built no test binary `{name}`"))
 }
 
 /// The executable that one of cargo's JSON messages is about, if it is of this target.
