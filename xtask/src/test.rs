@@ -79,7 +79,10 @@ const LAYERS: &[Layer] = &[
         capabilities: &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN],
         programs: &[],
         needs_build: true,
-        runner: Runner::Cargo(&["--package=trunkline-tests", "--lib", "--test=program"], &[]),
+        runner: Runner::Cargo(
+            &["--package=trunkline-tests", "--lib", "--test=program", "--test=budget"],
+            &[],
+        ),
     },
     Layer {
         name: "oracle",
