@@ -1,22 +1,26 @@
 //! Small XDP programs to compare with and to measure by, written as instructions: the least that such a program can do.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
-
 use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{DevMap, Map as AnyMap, MapData, ProgramArray},
-    programs::Xdp,
-};
-use aya_obj::Map;
+use aya::{Ebpf, EbpfLoader, programs::Xdp};
 use trunkline_tests::object;
 
 use crate::frame::REWRITTEN;
+use crate::instruction::*;
+use crate::tables::{Devices, Headers, Next};
 
 const NAME: &str = "baseline";
 const XDP_ABORTED: i32 = 0;
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
+
+/// What the start of each frame is made to be.
+#[derive(Clone, Copy)]
+pub enum Start<'s> {
+    /// That of this frame.
+    Of(&'s [u8]),
+    /// One header after the other.
+    Next(&'s Headers),
+}
 
 /// A loaded program.
 #[derive(Debug)]
@@ -43,8 +47,33 @@ impl Baseline {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn redirect(to: &Device) -> Result<Self> {
-        Self::load(&redirect_to(to))
+    pub fn redirect(to: &Devices) -> Result<Self> {
+        Self::load(&redirect_to(R1, to))
+    }
+
+    /// Sends every frame to the device whose place is the last two octets of its destination address: the least, where
+    /// frames go to many devices.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn spread(to: &Devices) -> Result<Self> {
+        let [low, high] = wide(R1, PSEUDO_MAP_FD, to.fd as u64);
+        Self::load(&[
+            load_u32(R2, R1, DATA),
+            load_u32(R3, R1, DATA_END),
+            copy(R4, R2),
+            add(R4, 14),
+            jump_if_greater(R4, R3, 7),
+            load_u16(R2, R2, 4),
+            from_be_16(R2),
+            low,
+            high,
+            set(R3, XDP_PASS),
+            call(REDIRECT_MAP),
+            EXIT,
+            set(R0, XDP_ABORTED),
+            EXIT,
+        ])
     }
 
     /// A source of live frames: writes the start of each, which the kernel does not restore when it uses a frame's page
@@ -52,18 +81,16 @@ impl Baseline {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn source(frame: &[u8], to: &Device) -> Result<Self> {
-        let send = redirect_to(to);
-        Self::load(&[&write_start(frame, send.len())[..], &send, &[set(R0, XDP_ABORTED), EXIT]].concat())
+    pub fn source(start: Start<'_>, to: &Devices) -> Result<Self> {
+        Self::load(&[&[copy(R6, R1)], &write(start)[..], &redirect_to(R6, to)].concat())
     }
 
     /// The same, but continues with another program, to which the frames are as fresh from a driver.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn source_before(frame: &[u8], then: &Next) -> Result<Self> {
-        let go_on = continue_with(R1, then);
-        Self::load(&[&write_start(frame, go_on.len())[..], &go_on, &[set(R0, XDP_ABORTED), EXIT]].concat())
+    pub fn source_before(start: Start<'_>, then: &Next) -> Result<Self> {
+        Self::load(&[&[copy(R6, R1)], &write(start)[..], &continue_with(then)].concat())
     }
 
     /// Drops the frames that start like this one and are as long, and passes others.
@@ -72,7 +99,7 @@ impl Baseline {
     /// The kernel refuses.
     pub fn expect(frame: &[u8]) -> Result<Self> {
         let length = i32::try_from(frame.len())?;
-        let [[a, b], [c, d]] = start(frame).map(|word| wide(R5, 0, word));
+        let [[a, b], [c, d]] = words(frame).map(|word| wide(R5, 0, word));
         // The offsets of the jumps lead to the last two instructions.
         Self::load(&[
             load_u32(R2, R1, DATA),
@@ -98,13 +125,13 @@ impl Baseline {
         ])
     }
 
-    /// Makes of whatever an earlier run has left the frame's start and length again, then continues with the program
+    /// Makes of whatever an earlier run has left a frame of this length with this start, then continues with the program
     /// in the table. In a repeated test run the program under test otherwise sees its own output.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn restore(frame: &[u8], then: &Next) -> Result<Self> {
-        let length = i32::try_from(frame.len())?;
+    pub fn restore(length: usize, start: Start<'_>, then: &Next) -> Result<Self> {
+        let length = i32::try_from(length)?;
         let fit = [
             copy(R6, R1),
             load_u32(R2, R1, DATA_END),
@@ -112,11 +139,8 @@ impl Baseline {
             subtract(R2, R3),
             add(R2, -length),
             call(XDP_ADJUST_HEAD),
-            copy(R1, R6),
         ];
-        let go_on = continue_with(R6, then);
-        let write = write_start(frame, go_on.len());
-        Self::load(&[&fit[..], &write, &go_on, &[set(R0, XDP_ABORTED), EXIT]].concat())
+        Self::load(&[&fit[..], &write(start), &continue_with(then)].concat())
     }
 
     fn load(code: &[Instruction]) -> Result<Self> {
@@ -139,152 +163,72 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
     Ok(ebpf.program_mut(NAME).context("no program in the object")?.try_into()?)
 }
 
-/// A device map with one device.
-pub struct Device {
-    _map: DevMap<MapData>,
-    fd: RawFd,
-}
-
-impl Device {
-    /// A device of the calling thread's network namespace.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn new(ifindex: u32) -> Result<Self> {
-        const BPF_MAP_TYPE_DEVMAP: u32 = 14;
-        let data = MapData::create(Map::new_from_params(BPF_MAP_TYPE_DEVMAP, 4, 8, 1, 0), "device", None)?;
-        let fd = data.fd().as_fd().as_raw_fd();
-        let mut map = DevMap::try_from(AnyMap::DevMap(data))?;
-        map.set(0, ifindex, None, 0).context("entering a device to send to")?;
-        Ok(Self { _map: map, fd })
-    }
-}
-
-/// A table with the program that another one continues with. The kernel empties it when this is dropped.
-pub struct Next {
-    _map: ProgramArray<MapData>,
-    fd: RawFd,
-}
-
-impl Next {
-    /// Continues with `program`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn new(program: &Xdp) -> Result<Self> {
-        const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
-        let data = MapData::create(Map::new_from_params(BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 1, 0), "next", None)?;
-        let fd = data.fd().as_fd().as_raw_fd();
-        let mut map = ProgramArray::try_from(AnyMap::ProgramArray(data))?;
-        map.set(0, program.fd()?, 0).context("entering the program to continue with")?;
-        Ok(Self { _map: map, fd })
-    }
-}
-
 /// `return bpf_redirect_map(map, 0, XDP_PASS)`
-fn redirect_to(to: &Device) -> Vec<Instruction> {
+fn redirect_to(context: u8, to: &Devices) -> Vec<Instruction> {
     let [low, high] = wide(R1, PSEUDO_MAP_FD, to.fd as u64);
-    vec![low, high, set(R2, 0), set(R3, XDP_PASS), call(REDIRECT_MAP), EXIT]
+    vec![copy(R1, context), low, high, set(R2, 0), set(R3, XDP_PASS), call(REDIRECT_MAP), EXIT]
 }
 
-/// `bpf_tail_call(context, table, 0)`
-fn continue_with(context: u8, then: &Next) -> Vec<Instruction> {
+/// `bpf_tail_call(R6, table, 0)`, and an end if that fails.
+fn continue_with(then: &Next) -> Vec<Instruction> {
     let [low, high] = wide(R2, PSEUDO_MAP_FD, then.fd as u64);
-    vec![copy(R1, context), low, high, set(R3, 0), call(TAIL_CALL)]
+    vec![copy(R1, R6), low, high, set(R3, 0), call(TAIL_CALL), set(R0, XDP_ABORTED), EXIT]
 }
 
-/// Writes the start of a frame, or skips so many instructions if it is shorter. Keeps the context in R1.
-fn write_start(frame: &[u8], skipped: usize) -> Vec<Instruction> {
-    let [[a, b], [c, d]] = start(frame).map(|word| wide(R4, 0, word));
-    vec![
-        load_u32(R2, R1, DATA),
-        load_u32(R3, R1, DATA_END),
+/// Writes the start of the frame whose context is in R6. Too short a frame ends here.
+fn write(start: Start<'_>) -> Vec<Instruction> {
+    let mut code = match start {
+        Start::Of(frame) => {
+            words(frame).into_iter().zip([R7, R8]).flat_map(|(word, to)| wide(to, 0, word)).collect()
+        }
+        Start::Next(headers) => next_header(headers),
+    };
+    code.extend([
+        load_u32(R2, R6, DATA),
+        load_u32(R3, R6, DATA_END),
         copy(R4, R2),
         add(R4, REWRITTEN as i32),
-        jump_if_greater(R4, R3, 6 + skipped as i16),
-        a,
-        b,
-        store_u64(R2, R4, 0),
-        c,
-        d,
-        store_u64(R2, R4, 8),
-    ]
+        jump_unless_greater(R4, R3, 2),
+        set(R0, XDP_ABORTED),
+        EXIT,
+        store_u64(R2, R7, 0),
+        store_u64(R2, R8, 8),
+    ]);
+    code
 }
 
-fn start(frame: &[u8]) -> [u64; 2] {
+/// The next header into R7 and R8.
+fn next_header(headers: &Headers) -> Vec<Instruction> {
+    // The number of the entry is on the stack.
+    let look_up = |map: i32| {
+        let [low, high] = wide(R1, PSEUDO_MAP_FD, map as u64);
+        [
+            store_u32(R10, R7, -4),
+            low,
+            high,
+            copy(R2, R10),
+            add(R2, -4),
+            call(MAP_LOOKUP),
+            jump_unless_number(R0, 0, 2),
+            set(R0, XDP_ABORTED),
+            EXIT,
+        ]
+    };
+    let mut code = vec![set(R7, 0)];
+    code.extend(look_up(headers.cursor_fd));
+    code.extend([
+        load_u64(R7, R0, 0),
+        copy(R8, R7),
+        add(R8, 1),
+        store_u64(R0, R8, 0),
+        and(R7, headers.count - 1),
+    ]);
+    code.extend(look_up(headers.headers_fd));
+    code.extend([load_u64(R7, R0, 0), load_u64(R8, R0, 8)]);
+    code
+}
+
+fn words(frame: &[u8]) -> [u64; 2] {
     let (words, _) = frame.as_chunks();
     [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])]
-}
-
-/// One instruction: code, registers, offset and immediate (RFC 9669 section 3).
-type Instruction = [u8; 8];
-
-const R0: u8 = 0;
-const R1: u8 = 1;
-const R2: u8 = 2;
-const R3: u8 = 3;
-const R4: u8 = 4;
-const R5: u8 = 5;
-const R6: u8 = 6;
-/// Fields of the context, `struct xdp_md` (Linux `include/uapi/linux/bpf.h`).
-const DATA: i16 = 0;
-const DATA_END: i16 = 4;
-/// Helpers, from the same file.
-const TAIL_CALL: i32 = 12;
-const XDP_ADJUST_HEAD: i32 = 44;
-const REDIRECT_MAP: i32 = 51;
-const PSEUDO_MAP_FD: u8 = 1;
-const EXIT: Instruction = instruction(0x95, 0, 0, 0, 0);
-
-const fn instruction(code: u8, to: u8, from: u8, offset: i16, number: i32) -> Instruction {
-    let ([a, b], [c, d, e, f]) = (offset.to_le_bytes(), number.to_le_bytes());
-    [code, from << 4 | to, a, b, c, d, e, f]
-}
-
-const fn set(to: u8, number: i32) -> Instruction {
-    instruction(0xb7, to, 0, 0, number)
-}
-
-const fn copy(to: u8, from: u8) -> Instruction {
-    instruction(0xbf, to, from, 0, 0)
-}
-
-const fn add(to: u8, number: i32) -> Instruction {
-    instruction(0x07, to, 0, 0, number)
-}
-
-const fn subtract(to: u8, from: u8) -> Instruction {
-    instruction(0x1f, to, from, 0, 0)
-}
-
-const fn load_u32(to: u8, from: u8, offset: i16) -> Instruction {
-    instruction(0x61, to, from, offset, 0)
-}
-
-const fn load_u64(to: u8, from: u8, offset: i16) -> Instruction {
-    instruction(0x79, to, from, offset, 0)
-}
-
-const fn store_u64(to: u8, from: u8, offset: i16) -> Instruction {
-    instruction(0x7b, to, from, offset, 0)
-}
-
-const fn wide(to: u8, kind: u8, number: u64) -> [Instruction; 2] {
-    [instruction(0x18, to, kind, 0, number as i32), instruction(0, 0, 0, 0, (number >> 32) as i32)]
-}
-
-const fn jump_if_greater(left: u8, right: u8, skipped: i16) -> Instruction {
-    instruction(0x2d, left, right, skipped, 0)
-}
-
-const fn jump_unless_equal(left: u8, right: u8, skipped: i16) -> Instruction {
-    instruction(0x5d, left, right, skipped, 0)
-}
-
-const fn jump_unless_number(left: u8, number: i32, skipped: i16) -> Instruction {
-    instruction(0x55, left, 0, skipped, number)
-}
-
-const fn call(helper: i32) -> Instruction {
-    instruction(0x85, 0, 0, 0, helper)
 }

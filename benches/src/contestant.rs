@@ -6,12 +6,13 @@ use trunkline::dataplane::{
     BridgeNo, BridgeTimes, Dataplane as _, Hooks, InstalledPort, Kernel, Op, Options, PortNo,
 };
 use trunkline::{desired::VlanRules, ovsdb::PortRow};
-use trunkline_core::{FdbEntry, FdbKey, Mac, Vid, abi};
+use trunkline_core::{FdbEntry, FdbKey, Mac, PuntReason, Vid, abi};
 use trunkline_tests::{Netns, Ovs, Vlan};
 
-use crate::baseline::{Baseline, Device};
+use crate::baseline::Baseline;
 use crate::frame::{RECEIVER, SENDER};
 use crate::path::{Entry, ifindex};
+use crate::tables::Devices;
 
 /// The two ports of a switch, and the VLAN in question.
 #[derive(Clone, Debug)]
@@ -24,17 +25,45 @@ pub struct Ports {
     pub vid: u16,
 }
 
+/// A station, and where it is.
+pub type Station = ([u8; 6], PortNo);
+
+/// What the program has to do with the frames, which it counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Forwards them all.
+    Forwarded,
+    /// Leaves them all to Open vSwitch, for this reason.
+    Punted(PuntReason),
+    /// Forwards them, but for new stations and such as are due to be seen by Open vSwitch.
+    Learned,
+}
+
 /// One way. All are ready when made, and stay.
+#[expect(clippy::large_enum_variant, reason = "there are a handful of them")]
 pub enum Contestant {
     /// An XDP program that sends every frame to one device: the limit.
     Redirect {
-        /// On `in`.
-        program: Box<Baseline>,
-        /// Where it sends to.
-        _device: Device,
+        /// On `in`, and one for the way back on `out`.
+        programs: [Box<Baseline>; 2],
+        /// Where they send to.
+        _devices: [Devices; 2],
     },
     /// The product's programs and tables, as the agent installs them.
-    Trunkline(Box<Kernel>),
+    Trunkline {
+        /// Programs and tables.
+        kernel: Box<Kernel>,
+        /// Has the frames that the program leaves to it, if there are such.
+        _ovs: Option<Box<Ovs>>,
+        /// The VLAN of all stations.
+        vid: u16,
+        /// When stations are due to be seen again.
+        times: BridgeTimes,
+        /// Entered before each measurement, as the agent would not have to.
+        stations: Vec<Station>,
+        /// Forgotten before each measurement.
+        forgotten: Vec<[u8; 6]>,
+    },
     /// The kernel's bridge, which knows both stations and no VLANs.
     Bridge {
         /// Passes what comes in by a driver, if frames come so.
@@ -53,10 +82,15 @@ pub enum Contestant {
 pub(crate) const INGRESS: PortNo = PortNo(0);
 /// The port where they leave.
 pub(crate) const EGRESS: PortNo = PortNo(1);
+/// How much longer than the agent's the lease of a bridge is here: a slow machine takes its time between two.
+const LEASE_S: u32 = 600;
 const BRIDGE: BridgeNo = BridgeNo(0);
 /// The size of the agent's FDB unless the operator chooses another.
 pub(crate) const STATIONS: u32 = 65_536;
-const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
+/// The agent's, unless the operator has set `mac-aging-time`.
+pub(crate) const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
+/// Room for all stations of any benchmark in Open vSwitch.
+const OVS_STATIONS: u32 = 65_536;
 
 impl Contestant {
     /// An XDP program that sends every frame to one device.
@@ -65,28 +99,61 @@ impl Contestant {
     /// The kernel refuses.
     pub fn redirect(netns: &Netns) -> Result<Self> {
         netns.enter(|| {
-            let device = Device::new(ifindex("out")?)?;
-            let mut program = Box::new(Baseline::redirect(&device)?);
-            program.xdp()?.attach("in", XdpMode::Driver).context("attaching the bare redirect")?;
-            Ok(Self::Redirect { program, _device: device })
+            let devices = [Devices::new(&[ifindex("out")?])?, Devices::new(&[ifindex("in")?])?];
+            let mut programs = [&devices[0], &devices[1]].map(Baseline::redirect).map(|p| p.map(Box::new));
+            for (program, device) in programs.iter_mut().zip(["in", "out"]) {
+                let program = program.as_mut().map_err(|e| anyhow::anyhow!("{e:#}"))?;
+                program.xdp()?.attach(device, XdpMode::Driver).context("attaching the bare redirect")?;
+            }
+            let [there, back] = programs;
+            Ok(Self::Redirect { programs: [there?, back?], _devices: devices })
         })
     }
 
-    /// The product's programs and tables.
+    /// The product's programs and tables, where all frames are of two known stations.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn trunkline(netns: &Netns, ports: &Ports) -> Result<Self> {
+        Self::trunkline_with(netns, ports, TIMES, pair(), STATIONS)
+    }
+
+    /// The product's programs and tables, with these times and stations, and room for so many.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn trunkline_with(
+        netns: &Netns,
+        ports: &Ports,
+        times: BridgeTimes,
+        stations: Vec<Station>,
+        room: u32,
+    ) -> Result<Self> {
         netns.enter(|| {
-            let mut kernel = Box::new(Kernel::load(Options { stations: STATIONS, log: false })?);
+            let mut kernel = Box::new(Kernel::load(Options { stations: room, log: false })?);
             for (port, device, vlan) in [(INGRESS, "in", &ports.ingress), (EGRESS, "out", &ports.egress)] {
-                let (ifindex, device) = (ifindex(device)?, device.to_owned());
-                let installed = InstalledPort { ifindex, device, hooks: Hooks::Xdp, rules: rules(vlan)? };
-                kernel.apply(&Op::Install(port, installed), now_s())?;
+                install(&mut kernel, port, device, vlan)?;
             }
-            introduce(&mut kernel, ports.vid)?;
-            Ok(Self::Trunkline(kernel))
+            let vid = ports.vid;
+            let mut new = Self::Trunkline { kernel, _ovs: None, vid, times, stations, forgotten: vec![] };
+            new.maintain()?;
+            Ok(new)
         })
+    }
+
+    /// The product's programs and tables above Open vSwitch, which has what they leave to it. Before each measurement,
+    /// `forgotten` are forgotten.
+    ///
+    /// # Errors
+    /// The kernel refuses. Panics where the tools of Open vSwitch fail.
+    pub fn both(netns: &Netns, ports: &Ports, times: BridgeTimes, forgotten: Vec<[u8; 6]>) -> Result<Self> {
+        let ovs = start_ovs(netns, ports);
+        let mut both = Self::trunkline_with(netns, ports, times, pair(), STATIONS)?;
+        if let Self::Trunkline { _ovs, forgotten: all, .. } = &mut both {
+            *_ovs = Some(ovs);
+            *all = forgotten;
+        }
+        Ok(both)
     }
 
     /// The kernel's bridge.
@@ -109,13 +176,7 @@ impl Contestant {
     /// # Errors
     /// The kernel refuses. Panics where its tools fail.
     pub fn ovs(netns: &Netns, ports: &Ports, entry: Entry) -> Result<Self> {
-        let ovs = Ovs::start(netns);
-        ovs.vsctl(&format!("add-br br0 -- set Bridge br0 datapath_type={}", Ovs::datapath_type()));
-        for (device, vlan, station) in [("in", &ports.ingress, SENDER), ("out", &ports.egress, RECEIVER)] {
-            ovs.vsctl(&format!("add-port br0 {device} {}", vlan.columns().join(" ")));
-            ovs.appctl(&format!("fdb/add br0 {device} {} {}", ports.vid, Mac::new(station)));
-        }
-        Ok(Self::Ovs { _ovs: Box::new(ovs), pass: pass(netns, entry)? })
+        Ok(Self::Ovs { _ovs: start_ovs(netns, ports), pass: pass(netns, entry)? })
     }
 
     /// The program on `in`, or that would be.
@@ -124,39 +185,97 @@ impl Contestant {
     /// Never.
     pub fn program(&mut self) -> Result<&mut Xdp> {
         match self {
-            Self::Redirect { program, .. } => program.xdp(),
-            Self::Trunkline(kernel) => Ok(kernel.program()?),
+            Self::Redirect { programs: [there, _], .. } => there.xdp(),
+            Self::Trunkline { kernel, .. } => Ok(kernel.program()?),
             Self::Bridge { pass } | Self::Ovs { pass, .. } => pass.xdp(),
         }
     }
 
-    /// What has to be done now and then: the agent's part, without the agent.
+    /// What has to be done before each measurement: the agent's part, without the agent.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn maintain(&mut self, ports: &Ports) -> Result<()> {
-        match self {
-            Self::Trunkline(kernel) => introduce(kernel, ports.vid),
-            _ => Ok(()),
-        }
+    pub fn maintain(&mut self) -> Result<()> {
+        let Self::Trunkline { kernel, vid, times, stations, forgotten, .. } = self else { return Ok(()) };
+        introduce(kernel, *vid, *times, stations)?;
+        forgotten.iter().try_for_each(|mac| Ok(kernel.set_station(&key(*vid, *mac), None)?))
     }
 
-    /// Checks that the program has forwarded so many frames since it was loaded, and left or dropped none.
+    /// Lets the bridge go on switching.
     ///
     /// # Errors
-    /// It has not.
-    pub fn account(&self, arrived: u64) -> Result<()> {
-        let Self::Trunkline(kernel) = self else { return Ok(()) };
+    /// The kernel refuses.
+    pub fn renew(&mut self) -> Result<()> {
+        let Self::Trunkline { kernel, .. } = self else { return Ok(()) };
+        Ok(kernel.renew(now_s() + LEASE_S)?)
+    }
+
+    /// The number of frames that came in since the program was loaded, by what became of them: forwarded, and otherwise.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn counted(&self) -> Result<[u64; 2]> {
+        let Self::Trunkline { kernel, .. } = self else { return Ok([0; 2]) };
+        let counters = kernel.counters(INGRESS)?;
+        Ok([counters.rx_frames, counters.punted.iter().chain(&counters.dropped).sum()])
+    }
+
+    /// Checks that frames met their fate since the program was loaded. `arrived` is how many arrived.
+    ///
+    /// # Errors
+    /// They did not.
+    pub fn account(&self, fate: Fate, arrived: u64) -> Result<()> {
+        let Self::Trunkline { kernel, .. } = self else { return Ok(()) };
         let counters = kernel.counters(INGRESS)?;
         let refused: u64 = counters.punted.iter().chain(&counters.dropped).sum();
-        ensure!(refused == 0, "the program did not forward {refused} frames: {counters:?}");
+        let expected: u64 = match fate {
+            Fate::Forwarded => 0,
+            Fate::Punted(reason) => {
+                counters.punted[reason.index()] + counters.punted[PuntReason::NewSource.index()]
+            }
+            Fate::Learned => [PuntReason::NewSource, PuntReason::RefreshSource]
+                .map(|reason| counters.punted[reason.index()])
+                .iter()
+                .sum(),
+        };
+        ensure!(refused == expected, "frames met another fate than {fate:?}: {counters:?}");
         ensure!(
-            counters.rx_frames >= arrived,
+            matches!(fate, Fate::Punted(_)) && counters.rx_frames == 0
+                || counters.rx_frames + refused >= arrived && counters.rx_frames > 0,
             "{arrived} frames arrived, but the program forwarded {}",
             counters.rx_frames
         );
         Ok(())
     }
+}
+
+/// Open vSwitch with the ports `in` and `out`, and a station behind each.
+fn start_ovs(netns: &Netns, ports: &Ports) -> Box<Ovs> {
+    let ovs = Ovs::start(netns);
+    ovs.vsctl(&format!(
+        "add-br br0 -- set Bridge br0 datapath_type={} other_config:mac-table-size={OVS_STATIONS}",
+        Ovs::datapath_type()
+    ));
+    for (device, vlan, station) in [("in", &ports.ingress, SENDER), ("out", &ports.egress, RECEIVER)] {
+        ovs.vsctl(&format!("add-port br0 {device} {}", vlan.columns().join(" ")));
+        ovs.appctl(&format!("fdb/add br0 {device} {} {}", ports.vid, Mac::new(station)));
+    }
+    Box::new(ovs)
+}
+
+/// Puts the program on a device of the calling thread's network namespace.
+pub(crate) fn install(kernel: &mut Kernel, port: PortNo, device: &str, vlan: &Vlan) -> Result<()> {
+    let installed = InstalledPort {
+        ifindex: ifindex(device)?,
+        device: device.to_owned(),
+        hooks: Hooks::Xdp,
+        rules: rules(vlan)?,
+    };
+    Ok(kernel.apply(&Op::Install(port, installed), now_s())?)
+}
+
+fn key(vid: u16, mac: [u8; 6]) -> FdbKey {
+    FdbKey { bridge: BRIDGE.0, vid: Vid::from_tci(vid), mac: Mac::new(mac) }
 }
 
 /// A program that leaves all frames to the stack. A veth knows drivers' receive queues only with a program on it.
@@ -169,12 +288,17 @@ fn pass(netns: &Netns, entry: Entry) -> Result<Box<Baseline>> {
     Ok(pass)
 }
 
-/// Lets the bridge switch from now on, between the two stations.
-pub(crate) fn introduce(kernel: &mut Kernel, vid: u16) -> Result<()> {
-    kernel.apply(&Op::Activate(BRIDGE, TIMES), now_s())?;
-    for (mac, port) in [(SENDER, INGRESS), (RECEIVER, EGRESS)] {
-        let key = FdbKey { bridge: BRIDGE.0, vid: Vid::from_tci(vid), mac: Mac::new(mac) };
-        kernel.set_station(&key, Some(FdbEntry { port: port.0, fixed: false, shown_s: now_s() }))?;
+/// Lets the bridge switch from now on, between these stations.
+pub(crate) fn introduce(
+    kernel: &mut Kernel,
+    vid: u16,
+    times: BridgeTimes,
+    stations: &[Station],
+) -> Result<()> {
+    kernel.apply(&Op::Activate(BRIDGE, times), now_s() + LEASE_S)?;
+    for (mac, port) in stations {
+        let entry = FdbEntry { port: port.0, fixed: false, shown_s: now_s() };
+        kernel.set_station(&key(vid, *mac), Some(entry))?;
     }
     Ok(())
 }
@@ -191,7 +315,7 @@ pub(crate) fn rules(vlan: &Vlan) -> Result<abi::Port> {
     let row = PortRow { vlan_mode: Some(mode.to_owned()), tag, trunks, ..PortRow::default() };
     let rules = VlanRules::new(&row).compile().map_err(anyhow::Error::msg)?;
     let flags = rules.flags | abi::PORT_VALID | abi::PORT_TARGET | abi::PORT_PARTIAL_CHECKSUMS;
-    Ok(abi::Port { flags, mtu: 1500, learning_limit: 1024, ..rules })
+    Ok(abi::Port { flags, mtu: 1500, learning_limit: u32::MAX, ..rules })
 }
 
 /// Where bridged frames can be made to go through the packet filter, they are not.
@@ -204,6 +328,11 @@ fn without_packet_filter(netns: &Netns) {
     });
 }
 
-fn now_s() -> u32 {
+pub(crate) fn now_s() -> u32 {
     rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse).tv_sec as u32
+}
+
+/// The two stations, each behind its port.
+pub(crate) fn pair() -> Vec<Station> {
+    vec![(SENDER, INGRESS), (RECEIVER, EGRESS)]
 }

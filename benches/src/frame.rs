@@ -1,10 +1,14 @@
 //! The frames that are sent: UDP in IPv4, as short as Ethernet allows.
 
+use crate::tables::Header;
+
 /// Octets at the start of a frame that a forwarding program may change: addresses and tag.
 pub const REWRITTEN: usize = 16;
 
-/// A frame of 64 octets on the wire, which is 60 without its FCS.
-const LENGTH: usize = 60;
+/// Octets of the shortest frame on the wire.
+pub const SHORTEST: usize = 64;
+/// Of these, the FCS, which no program sees.
+const FCS: usize = 4;
 
 /// The station that sends.
 pub const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
@@ -13,11 +17,30 @@ pub const RECEIVER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 
 /// A frame from [`SENDER`] to `dst`, perhaps with an 802.1Q tag, whose checksums are right.
 pub fn frame(dst: [u8; 6], vid: Option<u16>) -> Vec<u8> {
+    sized(dst, vid, SHORTEST)
+}
+
+/// The same, of another size on the wire.
+pub fn sized(dst: [u8; 6], vid: Option<u16>, size: usize) -> Vec<u8> {
     let tag = vid.map_or(vec![], |vid| [[0x81, 0x00], vid.to_be_bytes()].concat());
     let mut frame = [&dst[..], &SENDER, &tag, &[0x08, 0x00]].concat();
-    let packet_length = LENGTH - frame.len();
+    let packet_length = size - FCS - frame.len();
     frame.extend(packet(packet_length as u16));
     frame
+}
+
+/// The start of a frame between two stations, which goes on as an untagged one of [`frame`].
+pub fn header(dst: [u8; 6], src: [u8; 6]) -> Header {
+    let mut header = [0; REWRITTEN];
+    header.copy_from_slice(&frame(dst, None)[..REWRITTEN]);
+    header[6..12].copy_from_slice(&src);
+    header
+}
+
+/// An address of a station of many, each with a number of its own.
+pub fn station(kind: u8, number: u32) -> [u8; 6] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [0x02, kind, a, b, c, d]
 }
 
 /// The frame with its tag taken off or put on; its payload stays.

@@ -6,9 +6,19 @@
 
 pub mod baseline;
 pub mod contestant;
+pub mod control;
+pub mod flows;
 pub mod frame;
+mod instruction;
+pub mod latency;
+pub mod load;
 pub mod path;
+pub mod plot;
 pub mod program;
+pub mod report;
 pub mod rounds;
 pub mod save;
+pub mod scale;
+pub mod tables;
+pub mod tcp;
 pub mod throughput;

@@ -1,38 +1,57 @@
 //! `trunkline-bench`: the suites that need root. `cargo xtask bench` runs it.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
+use serde_json::Value;
 use trunkline_benches::path::Entry;
-use trunkline_benches::throughput::Effort;
-use trunkline_benches::{program, save, throughput};
+use trunkline_benches::scale::Extent;
+use trunkline_benches::throughput::{Effort, Selection};
+use trunkline_benches::{control, latency, load, program, report, save, scale, tcp, throughput};
 
-/// Measures the loaded programs and the throughput with live frames, in network namespaces of its own. Needs root.
+/// Measures the loaded programs, throughput with live frames, scale, control, latency and TCP, in network namespaces of
+/// its own. Quick unless told otherwise: all suites in less than five minutes. Needs root.
 #[derive(Parser)]
 #[command(name = "trunkline-bench", bin_name = "cargo xtask bench")]
 struct Cli {
     /// Only this one
     suite: Option<Suite>,
+    /// For publication: more rounds, longer ones, more of everything
+    #[arg(long)]
+    full: bool,
     /// How often each contestant is measured
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// For how many milliseconds each time (throughput)
-    #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3000))]
-    slot: u64,
-    /// How frames get to the contestants (throughput)
-    #[arg(long, value_enum, default_value_t = Entry::Driver)]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// For how many milliseconds each time
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3000))]
+    slot: Option<u64>,
+    /// How frames get to the contestants
+    #[arg(long, value_enum, default_value_t = Entry::Veth)]
     entry: Entry,
-    /// The CPU that sends (throughput)
+    /// The CPU that sends
     #[arg(long, default_value_t = 0)]
     cpu: usize,
     /// Only this scenario (throughput)
     #[arg(long)]
     scenario: Option<String>,
+    /// Only frames of this size on the wire, in octets (throughput); may be repeated
+    #[arg(long, value_parser = clap::value_parser!(u16).range(64..=1518))]
+    size: Vec<u16>,
+    /// Most stations (scale)
+    #[arg(long)]
+    stations: Option<u32>,
+    /// Most ports (scale, control)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    ports: Option<u16>,
     /// Keep the raw figures in benches/runs/DATE-LABEL/
     #[arg(long, value_name = "LABEL", num_args = 0..=1, default_missing_value = "unnamed")]
     save: Option<String>,
+    /// Measure nothing, but make the report of this directory's raw figures again
+    #[arg(long, value_name = "DIRECTORY")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,6 +60,18 @@ enum Suite {
     Program,
     /// Frames per second against a bare redirect, the Linux bridge and Open vSwitch
     Throughput,
+    /// The first scenario as from a NIC's driver (throughput --entry driver), with --full only
+    Driver,
+    /// Many stations, flows, ports and processors; learning and ageing
+    Scale,
+    /// From a change to the map, from start to ready; memory and idle CPU of the agent
+    Control,
+    /// There and back between packet sockets, in percentiles
+    Latency,
+    /// Processor time for each frame at a fixed load
+    Load,
+    /// iperf3 between two hosts, with and without offloads
+    Tcp,
 }
 
 fn main() -> ExitCode {
@@ -54,21 +85,70 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    for (suite, name) in [(Suite::Program, "program"), (Suite::Throughput, "throughput")] {
-        if cli.suite.is_some_and(|only| only != suite) {
-            continue;
-        }
-        let results = match suite {
-            Suite::Program => program::run(cli.rounds)?,
-            Suite::Throughput => {
-                let slot = Duration::from_millis(cli.slot);
-                let effort = Effort { rounds: cli.rounds, slot, entry: cli.entry, cpu: cli.cpu };
-                throughput::run(&effort, cli.scenario.as_deref())?
-            }
-        };
+    if let Some(directory) = &cli.report {
+        println!("wrote {}", report::write(directory)?.display());
+        return Ok(());
+    }
+    let wanted =
+        |suite: &&Suite| cli.suite.map_or(**suite != Suite::Driver || cli.full, |only| only == **suite);
+    let mut saved = None;
+    for suite in Suite::value_variants().iter().filter(wanted) {
+        let results = suite.run(cli)?;
         if let Some(label) = &cli.save {
-            println!("saved {}", save::save(name, label, &results)?.display());
+            let name =
+                suite.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+            let file = save::save(&name, label, &results)?;
+            println!("saved {}\n", file.display());
+            saved = file.parent().map(Path::to_path_buf);
         }
     }
+    if let Some(directory) = saved {
+        println!("wrote {}", report::write(&directory)?.display());
+    }
     Ok(())
+}
+
+impl Cli {
+    /// What is quick, or what is for publication.
+    fn either<T>(&self, quick: T, publication: T) -> T {
+        if self.full { publication } else { quick }
+    }
+}
+
+impl Suite {
+    fn run(self, cli: &Cli) -> Result<Value> {
+        let rounds = cli.rounds.unwrap_or(cli.either(3, 9));
+        let slot = Duration::from_millis(cli.slot.unwrap_or(cli.either(200, 500)));
+        let effort = Effort { rounds, slot, entry: cli.entry, cpu: cli.cpu };
+        match self {
+            Self::Program => program::run(rounds),
+            Self::Throughput => {
+                let sizes = cli.size.iter().copied().map(usize::from).collect();
+                throughput::run(&effort, &Selection { scenario: cli.scenario.clone(), sizes })
+            }
+            Self::Driver => {
+                let scenario = Some("access-trunk".to_owned());
+                let effort = Effort { entry: Entry::Driver, ..effort };
+                throughput::run(&effort, &Selection { scenario, sizes: vec![64] })
+            }
+            Self::Scale => {
+                let stations = cli.stations.unwrap_or(cli.either(65_536, 1_000_000));
+                let ports = cli.ports.map_or(cli.either(100, 1000), usize::from);
+                scale::run(&effort, Extent { stations, ports })
+            }
+            Self::Control => {
+                let numbers =
+                    cli.ports.map_or(cli.either(vec![10], vec![10, 1000]), |ports| vec![ports.into()]);
+                let effort = control::Effort {
+                    changes: cli.either(30, 200),
+                    starts: cli.either(2, 5),
+                    idle: Duration::from_secs(cli.either(5, 30)),
+                };
+                control::run(&numbers, &effort)
+            }
+            Self::Latency => latency::run(rounds, cli.either(1000, 10_000)),
+            Self::Load => load::run(rounds, Duration::from_millis(cli.either(500, 2000)), cli.cpu),
+            Self::Tcp => tcp::run(cli.either(1, 5), cli.either(1, 3)),
+        }
+    }
 }

@@ -10,10 +10,11 @@ use trunkline::dataplane::{Hooks, InstalledPort, Kernel, Options};
 use trunkline_core::PuntReason;
 use trunkline_tests::Vlan;
 
-use crate::baseline::{Baseline, Device, Next};
-use crate::contestant::{EGRESS, INGRESS, STATIONS, introduce, rules};
+use crate::baseline::{Baseline, Start};
+use crate::contestant::{EGRESS, INGRESS, STATIONS, TIMES, introduce, pair, rules};
 use crate::frame::{RECEIVER, frame};
 use crate::rounds::{median, order};
+use crate::tables::{Devices, Next};
 
 const VID: u16 = 10;
 /// The device on which a test run arrives, in every network namespace.
@@ -70,7 +71,7 @@ pub fn run(rounds: usize) -> Result<Value> {
 
 fn cases() -> Result<Vec<Case>> {
     let (access, trunk) = (Vlan::Access(VID), Vlan::Trunk(vec![]));
-    let device = Device::new(LOOPBACK)?;
+    let device = Devices::new(&[LOOPBACK])?;
     let unknown = [0x02, 0, 0, 0, 0, 0x77];
     Ok(vec![
         Case::baseline("empty", Baseline::pass()?, XDP_PASS)?,
@@ -100,7 +101,7 @@ impl Case {
     fn baseline(name: &'static str, mut program: Baseline, action: u32) -> Result<Self> {
         let frame = frame(RECEIVER, None);
         let next = Next::new(program.xdp()?)?;
-        let restore = Baseline::restore(&frame, &next)?;
+        let restore = Baseline::restore(frame.len(), Start::Of(&frame), &next)?;
         let behind = Behind::Baseline { _program: Box::new(program) };
         Ok(Self { name, restore, _next: next, frame, action, behind, ns: vec![] })
     }
@@ -124,7 +125,7 @@ impl Case {
             kernel.enter(port, &port_on_loopback)?;
         }
         let next = Next::new(kernel.program()?)?;
-        let restore = Baseline::restore(&frame, &next)?;
+        let restore = Baseline::restore(frame.len(), Start::Of(&frame), &next)?;
         let action = if punt.is_some() { XDP_PASS } else { XDP_REDIRECT };
         Ok(Self {
             name,
@@ -139,7 +140,7 @@ impl Case {
 
     fn measure(&mut self) -> Result<()> {
         if let Behind::Trunkline { kernel, .. } = &mut self.behind {
-            introduce(kernel, VID)?;
+            introduce(kernel, VID, TIMES, &pair())?;
         }
         let options = TestRunOptions { data_in: Some(&self.frame), repeat: REPEAT, ..TestRunOptions::new() };
         let result = self.restore.xdp()?.test_run(options).context("running a program")?;

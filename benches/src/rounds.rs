@@ -16,6 +16,14 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
+/// The least value that so large a share of the values does not exceed (nearest rank); 0 without any.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +33,13 @@ mod tests {
         let first: Vec<_> = (0..3).filter_map(|round| order(round, 3).next()).collect();
         assert_eq!(first, [0, 1, 2]);
         assert_eq!(order(2, 3).collect::<Vec<_>>(), [2, 0, 1]);
+    }
+
+    #[test]
+    fn quantiles_are_values_that_occurred() {
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| quantile(&values, share)), [1.0, 100.0, 198.0, 200.0]);
+        assert_eq!(quantile(&[], 0.5), 0.0);
     }
 
     #[test]

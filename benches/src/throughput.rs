@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use trunkline_tests::{Netns, Vlan};
+use trunkline::dataplane::BridgeTimes;
+use trunkline_core::PuntReason;
+use trunkline_tests::{Netns, Ovs, Vlan};
 
-use crate::contestant::{Contestant, Ports};
-use crate::frame::{RECEIVER, frame, retagged};
-use crate::path::{Entry, Flow, Path, devices};
+use crate::contestant::{Contestant, Fate, Ports};
+use crate::frame::{RECEIVER, SHORTEST, header, retagged, sized, station};
+use crate::path::{Entry, Flow, Path, Traffic, devices};
 use crate::rounds::{median, order};
+use crate::tables::Header;
 
 /// How long and how often to measure.
 #[derive(Clone, Copy, Debug)]
@@ -24,30 +27,80 @@ pub struct Effort {
     pub cpu: usize,
 }
 
+/// What to measure of all there is.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only this scenario.
+    pub scenario: Option<String>,
+    /// Frames of these sizes on the wire, in octets; none for the shortest, and for others in the first scenario.
+    pub sizes: Vec<usize>,
+}
+
 const VID: u16 = 10;
 const BARE: &str = "redirect";
 const TRUNKLINE: &str = "trunkline";
 const BRIDGE: &str = "bridge";
 const OVS: &str = "ovs";
+/// Longer frames, which are measured in the first scenario.
+const LONGER: [usize; 2] = [256, 1518];
 
+/// In the mix: stations that send, all to one.
+const MIXED: u32 = 8192;
+/// How often each of them goes through Open vSwitch. The agent's 75 s are to these stations what 2 s are to 37 times as
+/// many.
+const MIXED_TIMES: BridgeTimes = BridgeTimes { refresh_s: 2, ageing_s: 300 };
+/// Stations that are new before each measurement.
+const NEW: u32 = 512;
+
+/// What is sent, and what becomes of it.
 struct Scenario {
     name: &'static str,
     ports: Ports,
     /// The tag that frames come with, and leave with.
     tags: [Option<u16>; 2],
+    to: [u8; 6],
+    fate: Fate,
 }
 
-fn scenarios() -> [Scenario; 3] {
-    let scenario = |name, ingress, egress, tags| {
-        let ports = Ports { ingress, egress, vid: VID };
-        Scenario { name, ports, tags }
+fn scenarios() -> Vec<Scenario> {
+    let scenario = |name, ingress: &Vlan, egress: &Vlan, tags| {
+        let ports = Ports { ingress: ingress.clone(), egress: egress.clone(), vid: VID };
+        Scenario { name, ports, tags, to: RECEIVER, fate: Fate::Forwarded }
     };
-    let (access, trunk) = (Vlan::Access(VID), Vlan::Trunk(vec![]));
-    [
-        scenario("access-trunk", access.clone(), trunk.clone(), [None, Some(VID)]),
-        scenario("trunk-access", trunk, access.clone(), [Some(VID), None]),
-        scenario("access-access", access.clone(), access, [None, None]),
+    let (access, trunk, native) =
+        (&Vlan::Access(VID), &Vlan::Trunk(vec![]), &Vlan::NativeUntagged(VID, vec![]));
+    let left_alone = |name, to, reason| Scenario {
+        to,
+        fate: Fate::Punted(reason),
+        ..scenario(name, access, trunk, [None, Some(VID)])
+    };
+    vec![
+        scenario("access-trunk", access, trunk, [None, Some(VID)]),
+        scenario("trunk-access", trunk, access, [Some(VID), None]),
+        scenario("access-access", access, access, [None, None]),
+        scenario("trunk-trunk", trunk, trunk, [Some(VID), Some(VID)]),
+        scenario("native-trunk", native, trunk, [None, Some(VID)]),
+        Scenario { fate: Fate::Learned, ..scenario("mix", access, trunk, [None, Some(VID)]) },
+        left_alone("unknown", [0x02, 0, 0, 0, 0, 0x77], PuntReason::UnknownDestination),
+        left_alone("broadcast", [0xff; 6], PuntReason::GroupDestination),
     ]
+}
+
+impl Scenario {
+    fn about(&self) -> &'static str {
+        match self.fate {
+            Fate::Forwarded => "known unicast",
+            Fate::Punted(_) => "trunkline above Open vSwitch, which has all of them",
+            Fate::Learned => "trunkline above Open vSwitch, which has new stations and each now and then",
+        }
+    }
+
+    fn headers(&self) -> Vec<Header> {
+        if self.fate != Fate::Learned {
+            return vec![];
+        }
+        (0..MIXED).map(|number| header(RECEIVER, station(1, number))).collect()
+    }
 }
 
 /// A contestant on its way, and what it has achieved.
@@ -64,72 +117,102 @@ struct Entrant {
 ///
 /// # Errors
 /// Something could not be set up, or frames were not forwarded as they should be.
-pub fn run(effort: &Effort, only: Option<&str>) -> Result<Value> {
+pub fn run(effort: &Effort, selection: &Selection) -> Result<Value> {
     let mut results = vec![];
-    let wanted = |scenario: &Scenario| only.is_none_or(|only| only == scenario.name);
-    for scenario in scenarios().iter().filter(|scenario| wanted(scenario)) {
-        let mut entrants = entrants(scenario, effort)?;
-        measure(scenario, effort, &mut entrants).with_context(|| scenario.name)?;
-        let Effort { rounds, slot, entry, .. } = effort;
-        println!("{}: 64-byte known unicast, entry {entry:?}, {rounds} rounds of {slot:?}", scenario.name);
-        println!("{}\n", table(&entrants));
-        results.extend(entrants.iter().map(|entrant| {
-            let Entrant { name, flows, .. } = entrant;
-            json!({
-                "scenario": scenario.name,
-                "entry": format!("{:?}", effort.entry),
-                "contestant": name,
-                "mpps": median(flows.iter().map(Flow::mpps)),
-                "of_redirect": ratio(&entrants, name, BARE),
-                "of_bridge": ratio(&entrants, name, BRIDGE),
-                "rounds": flows,
-            })
-        }));
+    let wanted = |scenario: &Scenario| selection.scenario.as_ref().is_none_or(|only| only == scenario.name);
+    for (place, scenario) in scenarios().iter().enumerate().filter(|(_, scenario)| wanted(scenario)) {
+        let others = if place == 0 { &LONGER[..] } else { &[] };
+        let usual = [&[SHORTEST], others].concat();
+        for size in if selection.sizes.is_empty() { &usual } else { &selection.sizes } {
+            results.extend(run_one(scenario, *size, effort)?);
+        }
     }
     Ok(results.into())
 }
 
-fn entrants(scenario: &Scenario, effort: &Effort) -> Result<Vec<Entrant>> {
-    let sent = frame(RECEIVER, scenario.tags[0]);
+fn run_one(scenario: &Scenario, size: usize, effort: &Effort) -> Result<Vec<Value>> {
+    let mut entrants = entrants(scenario, size, effort)?;
+    measure(scenario, effort, &mut entrants).with_context(|| scenario.name)?;
+    let Effort { rounds, slot, entry, .. } = effort;
+    let (name, about) = (scenario.name, scenario.about());
+    println!("{name}: {size}-byte frames, {about}, entry {entry:?}, {rounds} rounds of {slot:?}");
+    println!("{}\n", table(&entrants));
+    let figures = entrants.iter().map(|entrant| {
+        let Entrant { name, flows, .. } = entrant;
+        json!({
+            "scenario": scenario.name,
+            "size": size,
+            "entry": format!("{entry:?}").to_lowercase(),
+            "contestant": name,
+            "mpps": median(flows.iter().map(Flow::mpps)),
+            "of_redirect": ratio(&entrants, name, BARE),
+            "of_bridge": ratio(&entrants, name, BRIDGE),
+            "of_ovs": ratio(&entrants, name, OVS),
+            "rounds": flows,
+        })
+    });
+    Ok(figures.collect())
+}
+
+fn entrants(scenario: &Scenario, size: usize, effort: &Effort) -> Result<Vec<Entrant>> {
+    let sent = sized(scenario.to, scenario.tags[0], size);
     let switched = retagged(&sent, scenario.tags[1]);
-    // The bridge leaves a tag alone, and hands it over beside the frame as hardware would.
+    // The kernel hands a tag over beside the frame as hardware would, and the bridge leaves it alone.
     let bridged = retagged(&sent, None);
+    let by_ovs = if Ovs::datapath_type() == "system" { &bridged } else { &switched };
+    let headers = scenario.headers();
     let ports = &scenario.ports;
     let Effort { entry, cpu, .. } = *effort;
+    let trunkline = |netns: &Netns| match scenario.fate {
+        Fate::Forwarded => Contestant::trunkline(netns, ports),
+        Fate::Punted(_) => Contestant::both(netns, ports, crate::contestant::TIMES, vec![]),
+        Fate::Learned => {
+            let new = (0..NEW).map(|number| station(1, number)).collect();
+            Contestant::both(netns, ports, MIXED_TIMES, new)
+        }
+    };
     type Make<'m> = &'m dyn Fn(&Netns) -> Result<Contestant>;
     let makers: [(_, Make<'_>, _); 4] = [
         (BARE, &Contestant::redirect, &sent),
-        (TRUNKLINE, &|netns| Contestant::trunkline(netns, ports), &switched),
+        (TRUNKLINE, &trunkline, &switched),
         (BRIDGE, &|netns| Contestant::bridge(netns, entry), &bridged),
-        (OVS, &|netns| Contestant::ovs(netns, ports, entry), &switched),
+        (OVS, &|netns| Contestant::ovs(netns, ports, entry), by_ovs),
     ];
     let make = |(name, make, forwarded): (_, Make<'_>, &Vec<u8>)| {
         let netns = devices();
         let mut contestant = make(&netns).with_context(|| format!("setting up {name}"))?;
-        let path = Path::new(netns, entry, contestant.program()?, sent.clone(), cpu)?;
+        let traffic = Traffic { entry, frame: sent.clone(), headers: &headers, cpus: &[cpu] };
+        let path = Path::new(netns, contestant.program()?, &traffic)?;
         Ok(Entrant { name, path, contestant, forwarded: forwarded.clone(), flows: vec![] })
     };
     makers.into_iter().map(make).collect()
 }
 
 fn measure(scenario: &Scenario, effort: &Effort, entrants: &mut [Entrant]) -> Result<()> {
-    for entrant in &mut *entrants {
-        entrant.contestant.maintain(&scenario.ports)?;
-        entrant.path.run(effort.slot / 4)?;
-        entrant.look()?;
+    let looks = scenario.fate != Fate::Learned;
+    let mut arrived = vec![0; entrants.len()];
+    for (entrant, arrived) in entrants.iter_mut().zip(&mut arrived) {
+        entrant.contestant.maintain()?;
+        *arrived += entrant.path.run(effort.slot / 4)?.arrived_in_all;
+        if looks {
+            entrant.look()?;
+        }
     }
     for round in 0..effort.rounds {
         for place in order(round, entrants.len()) {
             let Entrant { path, contestant, flows, .. } = &mut entrants[place];
-            contestant.maintain(&scenario.ports)?;
-            flows.push(path.run(effort.slot)?);
+            contestant.maintain()?;
+            let flow = path.run(effort.slot)?;
+            arrived[place] += flow.arrived_in_all;
+            flows.push(flow);
         }
     }
-    for entrant in entrants {
-        entrant.contestant.maintain(&scenario.ports)?;
-        entrant.look()?;
-        let arrived = entrant.flows.iter().map(|flow| flow.arrived).sum();
-        entrant.contestant.account(arrived).with_context(|| entrant.name)?;
+    for (entrant, arrived) in entrants.iter_mut().zip(arrived) {
+        if looks {
+            entrant.contestant.maintain()?;
+            entrant.look()?;
+        }
+        entrant.contestant.account(scenario.fate, arrived).with_context(|| entrant.name)?;
     }
     Ok(())
 }
@@ -153,7 +236,16 @@ fn ratio(entrants: &[Entrant], name: &str, to: &str) -> f64 {
 fn table(entrants: &[Entrant]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["contestant", "Mpps", "least", "most", "arrived", "of redirect", "of bridge"]);
+    table.set_header([
+        "contestant",
+        "Mpps",
+        "least",
+        "most",
+        "arrived",
+        "of redirect",
+        "of bridge",
+        "of ovs",
+    ]);
     for Entrant { name, flows, .. } in entrants {
         let mpps = || flows.iter().map(Flow::mpps);
         table.add_row([
@@ -167,6 +259,7 @@ fn table(entrants: &[Entrant]) -> comfy_table::Table {
             ),
             format!("{:.2}", ratio(entrants, name, BARE)),
             format!("{:.2}", ratio(entrants, name, BRIDGE)),
+            format!("{:.1}", ratio(entrants, name, OVS)),
         ]);
     }
     table

@@ -182,6 +182,11 @@ impl Agent {
         output(command.arg("--run-dir").arg(&self.run_dir))
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// The directory of its control socket.
     pub fn run_dir(&self) -> &Path {
         &self.run_dir

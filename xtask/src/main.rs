@@ -65,12 +65,10 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Run the benchmarks: one suite, or all of them
+    /// Run the benchmarks: one suite, or all of them; quickly, or with --full for publication
     Bench {
-        /// A file of benches/benches/ (criterion) or a suite of trunkline-bench
-        suite: Option<String>,
-        /// Arguments for the suite
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        /// Perhaps a file of benches/benches/ (criterion) or a suite of trunkline-bench, then arguments for it
+        #[arg(value_name = "SUITE|ARG", trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// What a change must pass: fmt, clippy on the host and for BPF, all tests
@@ -100,7 +98,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Ovs(args) => ovs::fetch(&ws, &args),
         Verb::Vm(args) => return vm::run(&ws, args).map(ExitCode::from),
         Verb::Demo { args } => program::demo(&ws, &args),
-        Verb::Bench { suite, args } => program::bench(&ws, suite.as_deref(), &args),
+        Verb::Bench { args } => program::bench(&ws, &args),
         Verb::Ci => ci::run_all(&ws),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -15,24 +15,28 @@ pub(crate) fn demo(ws: &Workspace, args: &[OsString]) -> Result<()> {
     become_program(ws, "trunkline-tests", "trunkline-demo", args)
 }
 
-/// Runs one suite, or criterion's and then all of `trunkline-bench`.
-pub(crate) fn bench(ws: &Workspace, suite: Option<&str>, args: &[OsString]) -> Result<()> {
+/// Runs one suite, or criterion's and then all of `trunkline-bench`: quickly, unless `--full` is among the arguments.
+pub(crate) fn bench(ws: &Workspace, args: &[OsString]) -> Result<()> {
     let is_criterion =
-        |suite: &str| ws.root.join("benches/benches").join(suite).with_extension("rs").is_file();
-    match suite {
-        Some(suite) if is_criterion(suite) => criterion(ws, &["--bench", suite], args),
-        Some(suite) => {
-            let args: Vec<_> = [OsString::from(suite)].into_iter().chain(args.iter().cloned()).collect();
-            become_program(ws, "trunkline-benches", "trunkline-bench", &args)
+        |suite: &OsString| ws.root.join("benches/benches").join(suite).with_extension("rs").is_file();
+    match args.split_first() {
+        Some((suite, rest)) if is_criterion(suite) => {
+            let which = ["--bench".into(), suite.clone()];
+            criterion(ws, &which, rest)
         }
-        None => {
-            criterion(ws, &["--benches"], &[])?;
-            become_program(ws, "trunkline-benches", "trunkline-bench", &[])
+        Some((suite, _)) if !suite.to_string_lossy().starts_with('-') => {
+            become_program(ws, "trunkline-benches", "trunkline-bench", args)
+        }
+        _ => {
+            let quick: &[OsString] =
+                if args.iter().any(|arg| arg == "--full") { &[] } else { &["--quick".into()] };
+            criterion(ws, &["--benches".into()], quick)?;
+            become_program(ws, "trunkline-benches", "trunkline-bench", args)
         }
     }
 }
 
-fn criterion(ws: &Workspace, which: &[&str], args: &[OsString]) -> Result<()> {
+fn criterion(ws: &Workspace, which: &[OsString], args: &[OsString]) -> Result<()> {
     // The package depends on userspace, which embeds the object.
     ebpf::build(ws)?;
     let mut cargo = ws.cargo("bench");
