@@ -16,12 +16,7 @@ use crate::workspace::Workspace;
 
 /// Tests of the binary `namespaces`, by parts of their names: what the kernel's datapath or the kernel itself may do
 /// otherwise, no more than fits into four minutes of an emulated machine, and nothing that a slow one confuses.
-const CHOSEN: &[&str] = &[
-    "matrix::",
-    "changes::trunks_and_modes_change_at_once",
-    "faults::restart_of_ovs_vswitchd",
-    "neighbours::vlan_device_on_a_port",
-];
+const CHOSEN: &[&str] = &["matrix::", "faults::restart_of_ovs_vswitchd", "neighbours::vlan_device_on_a_port"];
 
 /// Of the binary `guests`, where there is a tc hook. The others take as long again, each.
 const CHOSEN_OF_GUESTS: &[&str] = &["pairs::"];
