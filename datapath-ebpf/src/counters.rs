@@ -1,21 +1,12 @@
 //! Counters per port, with one for each reason.
 
-use trunkline_core::{DropReason, PuntReason, abi::Counters};
+use trunkline_core::{DropReason, PuntReason};
 
-use crate::maps::COUNTERS;
+use crate::maps::count;
 
 #[inline(always)]
 fn add(counter: &mut u64, n: u64) {
     *counter = counter.wrapping_add(n);
-}
-
-/// Runs `change` on this CPU's counters of a port.
-#[inline(always)]
-fn count(port: u16, change: impl FnOnce(&mut Counters)) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(port)) {
-        // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
-        change(unsafe { &mut *counters });
-    }
 }
 
 /// A frame went up to Open vSwitch.

@@ -36,7 +36,7 @@ pub(crate) static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
 
 /// Counters by `PortNo`.
 #[map]
-pub(crate) static COUNTERS: PerCpuArray<abi::Counters> = PerCpuArray::with_max_entries(abi::MAX_PORTS, 0);
+static COUNTERS: PerCpuArray<abi::Counters> = PerCpuArray::with_max_entries(abi::MAX_PORTS, 0);
 
 /// Generation of the tables: when they last changed, in the low bits of the monotonic clock's nanoseconds. A remembered
 /// verdict is used for a second at most, so that no two changes within its life have the same number.
@@ -62,6 +62,15 @@ static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
 /// Whether there is a flow cache: 1, or 0 on a kernel that may run one program amidst another on the same CPU.
 #[unsafe(no_mangle)]
 static TRUNKLINE_FLOWS: Global<u32> = Global::new(1);
+
+/// Runs `change` on this CPU's counters of a port.
+#[inline(always)]
+pub(crate) fn count(port: u16, change: impl FnOnce(&mut abi::Counters)) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(port)) {
+        // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
+        change(unsafe { &mut *counters });
+    }
+}
 
 /// The tables as the ports' program of a hook uses them.
 pub(crate) struct Live(pub(crate) Hook);
