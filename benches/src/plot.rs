@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -56,12 +57,7 @@ pub fn bars(file: &Path, title: &str, unit: &str, groups: &[String], series: &[S
             let middle = f64::from(right - left) * (place as f64 + 0.5) / groups.len() as f64;
             root.draw(&Text::new(group.clone(), (left + middle as i32, bottom + 6), below.clone()))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.8))
-            .label_font(FONT)
-            .draw()?;
+        legend(&mut chart)?;
         root.present()
     };
     draw().map_err(|e| anyhow!("{}: {e}", file.display()))
@@ -93,13 +89,20 @@ pub fn lines(file: &Path, title: &str, axes: [&str; 2], series: &[Series<(f64, f
                 .label(name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.8))
-            .label_font(FONT)
-            .draw()?;
+        legend(&mut chart)?;
         root.present()
     };
     draw().map_err(|e| anyhow!("{}: {e}", file.display()))
+}
+
+/// The names of the series, in the corner.
+fn legend<'a, B: DrawingBackend + 'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, B, C>,
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .label_font(FONT)
+        .draw()
 }
