@@ -5,17 +5,16 @@
 //! and written to `tests/cases/`, where every later run finds it; give the file a name and say what it shows.
 
 use std::cell::RefCell;
-use std::fmt::Debug;
-use std::io::Write as _;
-use std::str::FromStr;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use proptest::test_runner::{TestCaseError, TestError};
 use trunkline::dataplane::{Kernel, Options};
-use trunkline_tests::cases::{Case, DummyOvs, FRAMES, FastPath, OvsBinaries, Tally, any_case, judge};
+use trunkline_tests::cases::{Case, DummyOvs, FastPath, OvsBinaries, Tally, any_case, judge, runner};
+use trunkline_tests::{number, say, seed};
 
 const DEFAULT_FRAMES: u64 = 5000;
+/// Steps of some 50 ms.
+const SHRINKING: u32 = 100;
 
 #[test]
 fn ovs_3_1_agrees() {
@@ -32,16 +31,6 @@ fn ovs_4_0_agrees() {
     agrees("ovs_4_0_agrees", "4.0");
 }
 
-/// Past libtest, which keeps what a passing test prints.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-fn setting<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error:?}")))
-}
-
 fn agrees(test: &str, version: &str) {
     let binaries = match OvsBinaries::find(version) {
         Ok(binaries) => binaries,
@@ -56,10 +45,8 @@ fn agrees(test: &str, version: &str) {
             panic!("recorded case {name}, Open vSwitch {}: {difference}", binaries.version());
         }
     }
-    let seed = setting("TRUNKLINE_SEED").unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-    });
-    let wanted = setting("TRUNKLINE_CASES").unwrap_or(DEFAULT_FRAMES);
+    let seed = seed();
+    let wanted = number("TRUNKLINE_CASES").unwrap_or(DEFAULT_FRAMES);
     let started = Instant::now();
     let tally = run_random(seed, wanted, &mut fast_path, &mut ovs, &binaries);
     say(&format!(
@@ -86,19 +73,9 @@ fn run_random(
     ovs: &mut DummyOvs,
     binaries: &OvsBinaries,
 ) -> Tally {
-    let mut octets = [0; 32];
-    octets[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &octets);
-    let config = ProptestConfig {
-        cases: u32::try_from(wanted.div_ceil(FRAMES as u64)).expect("not so many"),
-        failure_persistence: None,
-        // A step takes some 50 ms, and `Case::shrink` does the rest.
-        max_shrink_iters: 100,
-        ..Default::default()
-    };
     let judges = RefCell::new((fast_path, ovs));
     let tally = RefCell::new(Tally::default());
-    let result = TestRunner::new_with_rng(config, rng).run(&any_case(), |case| {
+    let result = runner(seed, wanted, SHRINKING).run(&any_case(), |case| {
         let (fast_path, ovs) = &mut *judges.borrow_mut();
         tally.borrow_mut().add(&judge(&case, fast_path, ovs).map_err(TestCaseError::fail)?);
         Ok(())

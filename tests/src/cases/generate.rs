@@ -5,12 +5,30 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use trunkline_core::Mac;
 
 use super::{Case, MAX_PORTS, PortSettings, Step};
 
 /// Frames of a case on average, without those that introduce its stations.
 pub const FRAMES: usize = 40;
+
+/// A runner for so many frames in all, as [`FRAMES`] says, on random cases that depend on nothing but the seed. A case that
+/// fails is made smaller by proptest in `shrinking` steps at most; `Case::shrink` does the rest.
+///
+/// # Panics
+/// When there are more frames than cases can be counted.
+pub fn runner(seed: u64, frames: u64, shrinking: u32) -> TestRunner {
+    let mut octets = [0; 32];
+    octets[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = ProptestConfig {
+        cases: u32::try_from(frames.div_ceil(FRAMES as u64)).expect("not so many"),
+        failure_persistence: None,
+        max_shrink_iters: shrinking,
+        ..Default::default()
+    };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &octets))
+}
 
 /// VLANs at which rules change, and ordinary ones.
 const VIDS: [u16; 7] = [0, 1, 2, 10, 100, 4094, 4095];

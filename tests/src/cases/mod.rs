@@ -19,7 +19,7 @@ use trunkline_core::Mac;
 
 pub use dummy_ovs::{Answer, DummyOvs, OvsBinaries};
 pub use fast_path::{FastPath, edited, traced};
-pub use generate::{FRAMES, any_case};
+pub use generate::{FRAMES, any_case, runner};
 pub use judge::{Tally, judge};
 
 /// Most ports of a case.

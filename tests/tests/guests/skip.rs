@@ -1,8 +1,9 @@
 //! What a test needs of the kernel.
 
 use std::fs;
-use std::io::{self, Write};
 use std::process::Command;
+
+use trunkline_tests::say;
 
 /// Whether Open vSwitch's kernel datapath and 802.1Q devices are there; if not, the test counts as skipped.
 pub(crate) fn kernel_datapath(test: &str) -> bool {
@@ -10,8 +11,7 @@ pub(crate) fn kernel_datapath(test: &str) -> bool {
     let is_loaded = |module: &&str| fs::exists(format!("/sys/module/{module}")).unwrap_or(false);
     let lacking = ["openvswitch", "8021q"].into_iter().find(|module| !is_loaded(module));
     if let Some(module) = lacking {
-        // Not captured by the harness, so that the skip is counted.
-        let _ = writeln!(io::stdout(), "skipped: {test}: the kernel has no module {module}");
+        say(&format!("skipped: {test}: the kernel has no module {module}"));
     }
     lacking.is_none()
 }

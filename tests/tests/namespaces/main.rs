@@ -18,9 +18,3 @@ mod tables;
 mod tape;
 mod tcp;
 mod wire;
-
-/// A setting of the run.
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
-}

@@ -1,17 +1,15 @@
 //! Ports that are not accelerated next to ports that are, and what else shares the host with the bridge.
 
-use std::io::Write as _;
-use std::{fs, io};
+use std::fs;
 
 use trunkline_core::Tpid;
-use trunkline_tests::{BRIDGE, Frame, Switch, Vlan, output, station, tag};
+use trunkline_tests::{BRIDGE, Frame, Switch, Vlan, output, say, station, tag};
 
 use crate::tape::{converse, same_with_and_without, three_access_ports};
 
 /// A test that cannot run on this kernel: said so that it is counted.
 fn skip(name: &str, reason: &str) {
-    // Nobody may be listening.
-    let _ = writeln!(io::stdout(), "skipped: {name}: {reason}");
+    say(&format!("skipped: {name}: {reason}"));
 }
 
 #[test]

@@ -26,14 +26,12 @@ mod stations;
 mod traffic;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
-use std::{io, thread};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use trunkline_tests::{BRIDGE, Stamp, Switch, Vlan};
+use trunkline_tests::{BRIDGE, Stamp, Switch, Vlan, number, say, seed};
 
-use crate::number;
 use changes::Chaos;
 use judge::{Tally, World};
 use rules::{History, Rule};
@@ -73,8 +71,7 @@ impl Dice {
 
 #[test]
 fn no_frame_goes_astray_whatever_happens() {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    let seed = number("TRUNKLINE_SEED").unwrap_or(since_epoch.as_secs()).max(1);
+    let seed = seed().max(1);
     let length = Duration::from_secs(number("TRUNKLINE_CHAOS_S").unwrap_or(20));
 
     let mut switch = Switch::new();
@@ -127,8 +124,7 @@ fn no_frame_goes_astray_whatever_happens() {
         start.elapsed().as_secs_f64(),
         violations.len(),
     );
-    // `cargo test` does not swallow this; nobody may be listening.
-    let _ = writeln!(io::stdout(), "{said}");
+    say(&said);
     assert!(violations.is_empty(), "{said}\n{}", violations.join("\n"));
     assert!(by_no_rules * 10_000 <= *delivered, "{said}\n{}", unexplained.join("\n"));
     assert_eq!(*by_fast_path > 0, accelerated, "{said}");

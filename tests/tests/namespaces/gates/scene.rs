@@ -1,11 +1,10 @@
 //! Two conversations on a switch, while a setting is set and cleared.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
-use trunkline_tests::{BRIDGE, Deliveries, Frame, Stamp, Status, Switch, patience, station};
+use trunkline_tests::{BRIDGE, Deliveries, Frame, Stamp, Status, Switch, patience, say, station};
 
 use super::{Gate, Scope, Told};
 
@@ -225,12 +224,6 @@ pub(super) fn same_through(gates: &[Gate]) {
             Some(took) => format!("up to {:.1} ms after the command had returned", took.as_secs_f64() * 1e3),
             None => "none after the command had returned".to_owned(),
         };
-        note(&format!("gate {name}: fast frames {when}"));
+        say(&format!("gate {name}: fast frames {when}"));
     }
-}
-
-/// Says something that `cargo test` does not swallow.
-pub(super) fn note(text: &str) {
-    // Nobody may be listening.
-    let _ = writeln!(io::stdout(), "{text}");
 }

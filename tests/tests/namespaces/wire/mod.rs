@@ -12,20 +12,17 @@ mod bench;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use proptest::test_runner::{TestCaseError, TestError};
 use trunkline::dataplane::{BridgeNo, PortNo};
 use trunkline::fdb::{NOWHERE, reconcile};
 use trunkline::unixctl::{FdbAge, FdbRow, OfPort};
 use trunkline_core::{FdbKey, PuntReason, Verdict, Vid};
-use trunkline_tests::cases::{Case, FRAMES, FastPath, MAX_PORTS, Step, Tally, any_case, frame_bytes};
-use trunkline_tests::{Ovs, Stamp};
+use trunkline_tests::cases::{Case, FastPath, MAX_PORTS, Step, Tally, any_case, frame_bytes, runner};
+use trunkline_tests::{Ovs, Stamp, number, say, seed};
 
-use crate::number;
 use bench::{Arrived, Bench};
 
 const DEFAULT_FRAMES: u64 = 400;
@@ -216,10 +213,6 @@ fn text(arrived: &Arrived) -> String {
     copies.map(text).collect::<Vec<_>>().join("; ")
 }
 
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 #[test]
 fn random_cases_are_switched_alike() {
     let mut judge = Judge::new();
@@ -229,8 +222,7 @@ fn random_cases_are_switched_alike() {
             .map(drop)
             .unwrap_or_else(|difference| panic!("recorded case {name}: {difference}"));
     }
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    let seed = number("TRUNKLINE_SEED").unwrap_or(since_epoch.as_nanos() as u64);
+    let seed = seed();
     let wanted = number("TRUNKLINE_WIRE_CASES").unwrap_or(DEFAULT_FRAMES);
     let started = Instant::now();
     let with_agent = judge.has_agent;
@@ -247,19 +239,10 @@ fn random_cases_are_switched_alike() {
 }
 
 fn run_random(seed: u64, wanted: u64, judge: Judge) -> (u64, Seen) {
-    let mut octets = [0; 32];
-    octets[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &octets);
-    // It ends when there have been enough frames; `Case::shrink` alone makes a failing case small, in fewer steps.
-    let config = ProptestConfig {
-        cases: u32::try_from(wanted.div_ceil(FRAMES as u64)).expect("not so many"),
-        failure_persistence: None,
-        max_shrink_iters: 0,
-        ..Default::default()
-    };
     let judge = RefCell::new(judge);
     let total = RefCell::new((0, Seen::default()));
-    let result = TestRunner::new_with_rng(config, rng).run(&any_case(), |case| {
+    // `Case::shrink` alone makes a failing case small, in fewer steps.
+    let result = runner(seed, wanted, 0).run(&any_case(), |case| {
         let seen = judge.borrow_mut().judge(&case).map_err(TestCaseError::fail)?;
         let (bridges, total) = &mut *total.borrow_mut();
         *bridges += 1;
