@@ -9,7 +9,7 @@
 //! Every update has a number, and a change in it is *open* until it is certain that ovs-vswitchd has applied that
 //! update. A change that is taken back is open all the same: ovs-vswitchd may have applied it in between. A bridge with
 //! an open change is held. One thing cannot be known: a silent change that was waiting already when the agent
-//! connected, or that came in one message with the confirmation of another.
+//! connected (or connected again), or that came in one message with the confirmation of another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,16 +55,25 @@ pub struct Applied {
     announced: u64,
     /// The update that woke ovs-vswitchd last.
     alerted: u64,
+    /// The first update after the database was last out of reach, and whether that is still to come.
+    returned: u64,
+    away: bool,
     /// The newest update when the running ovs-vswitchd was last known not to have been replaced.
     seen: u64,
-    /// The outstanding [`Next::Settle`].
-    settling: bool,
+    /// What [`Applied::alerted`] was when the outstanding [`Next::Settle`] was asked for.
+    settling: Option<u64>,
 }
 
 impl Applied {
     /// The newest state.
     pub fn latest(&self) -> Option<&Arc<Rows>> {
         self.latest.as_ref()
+    }
+
+    /// The database is in reach again. What was changed and changed back meanwhile does not show in the next state, but
+    /// ovs-vswitchd may be at work on it.
+    pub fn reconnected(&mut self) {
+        self.away = true;
     }
 
     /// Takes the state after a transaction (or after several, if the server put them together).
@@ -83,6 +92,12 @@ impl Applied {
                 self.alerted = self.newest;
             }
         }
+        if std::mem::take(&mut self.away) {
+            self.returned = self.newest;
+            for bridge in rows.bridges.values() {
+                self.open.entry(bridge.name.clone()).or_default().alerting = self.newest;
+            }
+        }
         self.latest = Some(rows);
 
         let (announces, confirms) = (next != known_next, current == next && current != known_current);
@@ -98,10 +113,10 @@ impl Applied {
     }
 
     /// ovs-vswitchd has been through its main loop since [`Next::Settle`]. Whatever it was woken for, it has applied
-    /// everything up to that update.
+    /// everything up to that update; silent changes only if it certainly was.
     pub fn settled(&mut self, token: u64) -> Next {
-        self.settling = false;
-        self.certain(token);
+        let alerted = self.settling.take().unwrap_or(0);
+        self.certain_of(alerted.min(token), token);
         self.next()
     }
 
@@ -131,9 +146,13 @@ impl Applied {
     }
 
     fn certain(&mut self, up_to: u64) {
+        self.certain_of(up_to, up_to);
+    }
+
+    fn certain_of(&mut self, silent_up_to: u64, alerting_up_to: u64) {
         self.open.retain(|_, open| {
             let Open { silent, alerting } = open;
-            for change in [&mut *silent, &mut *alerting] {
+            for (change, up_to) in [(&mut *silent, silent_up_to), (&mut *alerting, alerting_up_to)] {
                 *change = if *change > up_to { *change } else { 0 };
             }
             *silent != 0 || *alerting != 0
@@ -144,12 +163,14 @@ impl Applied {
     fn next(&mut self) -> Next {
         let lagging = self.latest.as_deref().is_some_and(|rows| cfg(rows).0 != cfg(rows).1);
         let announced = if lagging { self.announced } else { 0 };
-        let mut open = self.open.values().flat_map(|open| [open.silent, open.alerting]);
-        if self.settling || !open.any(|change| change > announced && change <= self.alerted) {
+        let due = |open: &Open| {
+            (open.silent > announced && open.silent <= self.alerted) || open.alerting > announced
+        };
+        if self.settling.is_some() || !self.open.values().any(due) {
             return Next::Wait;
         }
-        self.settling = true;
-        Next::Settle(self.alerted)
+        self.settling = Some(self.alerted);
+        Next::Settle(self.alerted.max(self.returned))
     }
 }
 

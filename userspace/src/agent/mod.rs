@@ -149,7 +149,10 @@ impl<D: Dataplane> Agent<D> {
     fn on_ovsdb(&mut self, event: OvsdbEvent) -> bool {
         match event {
             // What is known may be long out of date; the complete state follows.
-            OvsdbEvent::Connected => self.database = Err("it is being read".to_owned()),
+            OvsdbEvent::Connected => {
+                self.database = Err("it is being read".to_owned());
+                self.applied.reconnected();
+            }
             OvsdbEvent::Disconnected { cause } => {
                 warn!(cause, "the database is out of reach: Open vSwitch has all frames");
                 self.database = Err(cause);

@@ -9,8 +9,10 @@ enum Step {
     Settle,
     Tick,
     Restart,
+    /// The database is in reach again, and its state is read.
+    Reconnect,
 }
-use Step::{Restart, Settle, Tick, Write};
+use Step::{Reconnect, Restart, Settle, Tick, Write};
 
 /// How bridge `br0` is to stand after a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +57,10 @@ impl Story {
             Restart => {
                 self.applied.restarted();
                 Next::Wait
+            }
+            Reconnect => {
+                self.applied.reconnected();
+                self.applied.update(self.database.snapshot())
             }
         };
         if let Next::Settle(token) = next {
@@ -183,6 +189,17 @@ fn an_announcement_that_comes_with_its_confirmation_is_asked_for() {
 fn a_restart_applies_what_was_there_before_it() {
     tell([(Write(TRUNKS), Waiting), (Tick, Waiting), (Restart, No)]);
     tell([(Tick, No), (Write(TRUNKS), Waiting), (Restart, Waiting)]);
+}
+
+#[test]
+fn what_was_changed_and_changed_back_out_of_sight_is_asked_for() {
+    tell([(Reconnect, Applying), (Settle, No)]);
+    tell([(Write(RETAG), Applying), (Reconnect, Applying), (Settle, Applying), (Settle, No)]);
+}
+
+#[test]
+fn a_silent_change_waits_over_a_reconnection() {
+    tell([(Write(TRUNKS), Waiting), (Reconnect, Applying), (Settle, Waiting)]);
 }
 
 #[test]
