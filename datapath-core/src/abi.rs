@@ -8,10 +8,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, FdbEntry, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
-pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_4";
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_5";
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -103,6 +103,8 @@ pub const PORT_TC_TARGET: u16 = 1 << 10;
 pub const PORT_INTERNAL: u16 = 1 << 11;
 /// Frames that the XDP program on this port passes on meet the tc program next.
 pub const PORT_TC_FOLLOWS: u16 = 1 << 12;
+/// Whoever is behind the port takes super-frames.
+pub const PORT_TAKES_MERGED: u16 = 1 << 13;
 
 /// Key of map `FDB`, a preallocated hash: 12 octets, in the three words that the kernel hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
@@ -171,7 +173,9 @@ pub struct Flow {
     /// The tag that the edit writes.
     pub tag: u32,
     /// Whether unfinished checksums have to be looked for.
-    pub partial_checksums: u32,
+    pub partial_checksums: u16,
+    /// Whether TCP is left to the tc program.
+    pub leaves_tcp: u16,
 }
 
 /// Value of map `COUNTERS`, a per-CPU array by `PortNo`.
@@ -221,7 +225,7 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
-    assert!(ABI_VERSION == 4 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_4"));
+    assert!(ABI_VERSION == 5 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_5"));
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);

@@ -1,4 +1,5 @@
-//! Whether a frame's TCP or UDP checksum is still to be filled in by hardware.
+//! What the transport layer says: whether a frame carries TCP, and whether its TCP or UDP checksum is still to be filled
+//! in by hardware.
 //!
 //! A sender with checksum offload (a container behind a veth, a guest behind a tap) writes only the folded
 //! pseudo-header sum and leaves the rest to the device. The kernel keeps that fact beside the frame, where an XDP
@@ -19,6 +20,9 @@ pub enum L4Checksum {
     Unknown,
 }
 
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+
 const ICMP: u8 = 1;
 const IGMP: u8 = 2;
 const TCP: u8 = 6;
@@ -32,13 +36,26 @@ const OSPF: u8 = 89;
 const PIM: u8 = 103;
 const VRRP: u8 = 112;
 
+/// Whether the payload at `offset` (14, or 18 behind a tag) is TCP in IPv4, fragment or not, or right behind an IPv6 header:
+/// what the kernel may merge with its neighbours, and what comes between that.
+#[inline(always)]
+pub fn carries_tcp<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
+    let Some(ethertype) = frame.window::<2>(offset - 2) else { return false };
+    let protocol = match u16::from_be_bytes(*ethertype) {
+        IPV4 => frame.window::<1>(offset + 9),
+        IPV6 => frame.window::<1>(offset + 6),
+        _ => None,
+    };
+    protocol == Some(&[TCP])
+}
+
 /// Judges the payload at `offset` (14, or 18 behind a tag), whose Ethernet type stands right before it.
 #[inline(always)]
 pub fn l4_checksum<F: Frame + ?Sized>(frame: &F, offset: usize) -> L4Checksum {
     let Some(ethertype) = frame.window::<2>(offset - 2) else { return L4Checksum::Unknown };
     match u16::from_be_bytes(*ethertype) {
-        0x0800 => ipv4(frame, offset),
-        0x86dd => ipv6(frame, offset),
+        IPV4 => ipv4(frame, offset),
+        IPV6 => ipv6(frame, offset),
         // MPLS, PPPoE sessions, NSH and bridged Ethernet carry frames whose checksums may be left open.
         0x8847 | 0x8848 | 0x8864 | 0x894f | 0x6558 => L4Checksum::Unknown,
         _ => L4Checksum::Complete,
@@ -179,6 +196,24 @@ mod tests {
         let mut frame = ipv4_frame(6, &tcp_segment(), 16, false);
         frame.splice(12..12, [0x81, 0, 0, 10]);
         assert_eq!(l4_checksum(&frame[..], 18), L4Checksum::Partial);
+        assert!(carries_tcp(&frame[..], 18) && !carries_tcp(&frame[..], 14));
+    }
+
+    #[test]
+    fn tells_tcp_from_the_rest() {
+        let v4 = |protocol| ipv4_frame(protocol, &tcp_segment(), 16, true);
+        assert!(carries_tcp(&v4(6)[..], 14));
+        let mut later_fragment = v4(6);
+        later_fragment[21] = 9;
+        assert!(carries_tcp(&later_fragment[..], 14));
+        for other in [1, 17, 132] {
+            assert!(!carries_tcp(&v4(other)[..], 14), "IP protocol {other}");
+        }
+        let v6 = |next| [&[2; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, next, 64], &[0; 52]].concat();
+        assert!(carries_tcp(&v6(6)[..], 14) && !carries_tcp(&v6(17)[..], 14));
+        let arp = [&[2; 12][..], &[8, 6], &[6; 28]].concat();
+        assert!(!carries_tcp(&arp[..], 14));
+        assert!(!carries_tcp(&v4(6)[..20], 14), "cut short");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Where a frame goes depends on the device and the hook it came from, its addresses and its tag (its [`Form`]), on the tables, and on
 //! the second. So a verdict is remembered under its form, with a stamp of the tables' generation and the second, and is
 //! as good as a new one while both are the same: a change of the configuration, a move and the passing of time show at
-//! once. What also depends on the rest of the frame, its length and checksum, is looked at each time.
+//! once. What also depends on the rest of the frame, its length, protocol and checksum, is looked at each time.
 //!
 //! Only [`Verdict::Forward`] is remembered; whatever concerns Open vSwitch or is dropped takes the long way.
 
@@ -31,6 +31,8 @@ pub(crate) struct Flow {
     pub(crate) mtu: u32,
     /// Whether a frame with an unfinished checksum is left to Open vSwitch.
     pub(crate) partial_checksums: bool,
+    /// Whether TCP is left to the tc program, which gets it merged.
+    pub(crate) leaves_tcp: bool,
 }
 
 impl Form {
@@ -100,7 +102,8 @@ impl Flow {
             vid: self.vid.get(),
             edit,
             tag,
-            partial_checksums: self.partial_checksums as u32,
+            partial_checksums: self.partial_checksums as u16,
+            leaves_tcp: self.leaves_tcp as u16,
         }
     }
 
@@ -127,6 +130,7 @@ impl Flow {
             tag,
             mtu: flow.mtu,
             partial_checksums: flow.partial_checksums != 0,
+            leaves_tcp: flow.leaves_tcp != 0,
         })
     }
 }
@@ -185,8 +189,9 @@ mod tests {
         let tag = Tag::new(Tpid::Dot1Ad, Pcp::new(5).unwrap(), Vid::new(100).unwrap());
         for tag in [TagOp::Keep, TagOp::Push(tag), TagOp::Pop, TagOp::Replace(tag)] {
             for partial_checksums in [false, true] {
-                let vid = Vid::new(4095).unwrap();
-                let flow = Flow { ingress: 3, egress: 1023, vid, tag, mtu: 9000, partial_checksums };
+                let (vid, leaves_tcp) = (Vid::new(4095).unwrap(), !partial_checksums);
+                let flow =
+                    Flow { ingress: 3, egress: 1023, vid, tag, mtu: 9000, partial_checksums, leaves_tcp };
                 let (this, stamp) = (form(Tagging::Untagged, 7), Stamp::new(9, 1000));
                 let remembered = flow.to_abi(&this, stamp);
                 assert_eq!(Flow::from_abi(&remembered, &this, stamp), Some(flow));

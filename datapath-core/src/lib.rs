@@ -27,7 +27,7 @@ mod switch;
 mod verdict;
 mod vlan;
 
-pub use checksum::{L4Checksum, l4_checksum};
+pub use checksum::{L4Checksum, carries_tcp, l4_checksum};
 pub use clock::Ticks;
 pub use fdb::{FdbEntry, FdbKey, Freshness};
 pub use frame::{Frame, HEADER_LEN, Header, Hook, Tagging};

@@ -7,7 +7,7 @@
 use crate::flow::{Flow, Form, Stamp};
 use crate::{
     DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PuntReason, Tag,
-    Tagging, Tpid, Verdict, Vid, abi, l4_checksum,
+    Tagging, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
 };
 
 /// The tables that the switch reads and the one that it writes. Numbers are as in [`abi`].
@@ -235,6 +235,7 @@ fn route<F: Frame + ?Sized, T: Tables>(
         tag: out.egress(*classified, received),
         mtu: out.mtu.min(port.mtu),
         partial_checksums: at_xdp && port.has(abi::PORT_PARTIAL_CHECKSUMS),
+        leaves_tcp: at_xdp && port.has(abi::PORT_TC_FOLLOWS) && out.has(abi::PORT_TAKES_MERGED),
     })
 }
 
@@ -258,6 +259,11 @@ fn unfit<F: Frame + ?Sized>(frame: &F, flow: &Flow, tagging: Tagging) -> Option<
         return Some(PuntReason::OverMtu);
     }
     let payload = if tagging == Tagging::Untagged { HEADER_LEN - 4 } else { HEADER_LEN };
+    // The kernel merges segments (GRO) on their way to the tc program, and a receiver that takes them so has a fraction
+    // of the work. All TCP goes there, whatever its length: what XDP sends would overtake what is being merged.
+    if flow.leaves_tcp && carries_tcp(frame, payload) {
+        return Some(PuntReason::TcpToMerge);
+    }
     if flow.partial_checksums {
         match l4_checksum(frame, payload) {
             L4Checksum::Complete => {}

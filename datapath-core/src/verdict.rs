@@ -102,6 +102,8 @@ reasons! {
         PartialChecksum = "partial_checksum",
         /// It cannot be told whether the sender left a checksum to hardware.
         UnknownChecksum = "unknown_checksum",
+        /// TCP, left by the XDP program to the tc program behind it, which gets it merged into super-frames.
+        TcpToMerge = "tcp_to_merge",
         /// The kernel gave no room to insert a tag.
         NoHeadroom = "no_headroom",
     }

@@ -8,7 +8,8 @@ use crate::abi::{
     PORT_ACCEPT_TAGGED, PORT_HAS_EXCLUDED, PORT_LEAVES_DEI, PORT_PARTIAL_CHECKSUMS, PORT_PRIORITY_TAGS,
 };
 use crate::abi::{
-    PORT_PROTECTED, PORT_PVID_HAS_TPID, PORT_TARGET, PORT_TC_FOLLOWS, PORT_TC_TARGET, PORT_VALID,
+    PORT_PROTECTED, PORT_PVID_HAS_TPID, PORT_TAKES_MERGED, PORT_TARGET, PORT_TC_FOLLOWS, PORT_TC_TARGET,
+    PORT_VALID,
 };
 use crate::{
     Mac, TagOp, VidSet,
@@ -344,6 +345,36 @@ fn where_tc_follows_xdp_leaves_the_stations_alone() {
 }
 
 #[test]
+fn tcp_towards_who_takes_super_frames_is_left_to_tc_where_that_follows() {
+    let packet = |protocol| {
+        let ip = [0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        frame(B, A, &[&[8, 0][..], &ip, &[0; 20]].concat())
+    };
+    let (tcp, icmp) = (packet(6), packet(1));
+    for (follows, takes, left) in [
+        (0, 0, false),
+        (PORT_TC_FOLLOWS, 0, false),
+        (0, PORT_TAKES_MERGED, false),
+        (PORT_TC_FOLLOWS, PORT_TAKES_MERGED, true),
+    ] {
+        let mut tables = pair();
+        tables.ports[0].flags |= follows;
+        tables.ports[1].flags |= takes | PORT_TC_TARGET;
+        // What is remembered of one must not decide about the other.
+        for frame in [&icmp, &tcp, &icmp, &tcp] {
+            let verdict = tables.run(1, frame);
+            if left && frame == &tcp {
+                assert_eq!(verdict, Verdict::Punt(PuntReason::TcpToMerge));
+            } else {
+                assert!(matches!(verdict, Verdict::Forward { port: 2, .. }), "{verdict:?}");
+            }
+        }
+        tables.hook.set(Hook::Tc);
+        assert!(matches!(tables.run(1, &tcp), Verdict::Forward { port: 2, .. }));
+    }
+}
+
+#[test]
 fn the_mtu_counts_the_payload_behind_at_most_one_tag() {
     let tables = memory(&[trunk(), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
     let mut frame = tagged(B, A, 10);
@@ -440,7 +471,7 @@ fn an_open_checksum_is_never_forwarded_from_a_port_that_may_have_one() {
 prop_compose! {
     fn any_port()(
         mode in 0..4, t in 0..12_u16, trunks in proptest::collection::vec(0..12_u16, 0..4),
-        flags in any::<[bool; 7]>(), bridge in 0..2_u16,
+        flags in any::<[bool; 8]>(), bridge in 0..2_u16,
     ) -> Port {
         let mut members: VidSet = trunks.iter().map(|id| vid(*id)).collect();
         if trunks.is_empty() { members = VidSet::ALL; }
@@ -462,6 +493,7 @@ prop_compose! {
         if flags[3] { port.flags &= !PORT_TARGET; }
         if flags[5] { port.flags |= PORT_TC_TARGET; }
         if flags[6] { port.flags |= PORT_TC_FOLLOWS; }
+        if flags[7] { port.flags |= PORT_TAKES_MERGED; }
         port
     }
 }

@@ -207,6 +207,7 @@ impl Trial<'_> {
             | PuntReason::RefreshSource
             | PuntReason::FdbFull
             | PuntReason::LearningLimit
+            | PuntReason::TcpToMerge
             | PuntReason::NoHeadroom => return Err("nothing gives cause for this".to_owned()),
         }
         Ok(())

@@ -164,16 +164,14 @@ fn rules_tell_the_programs_how_each_port_is_reached() {
         .rules
         .unwrap()
     };
-    let all = abi::PORT_TARGET | abi::PORT_TC_TARGET | abi::PORT_INTERNAL | abi::PORT_TC_FOLLOWS;
+    let tc = abi::PORT_TC_TARGET | abi::PORT_TAKES_MERGED;
+    let all = abi::PORT_TARGET | tc | abi::PORT_INTERNAL | abi::PORT_TC_FOLLOWS;
     type Case = (&'static [fn(&mut Scene)], u16);
     let cases: [Case; 6] = [
         (&[], abi::PORT_TARGET | abi::PORT_TC_TARGET | abi::PORT_TC_FOLLOWS),
         (&[plain], abi::PORT_TARGET | abi::PORT_TC_TARGET),
         (&[|s| s.tcx = false], abi::PORT_TARGET),
-        (
-            &[container, |s| link(s, |link| link.xdp_features = Some(crate::links::XdpFeatures(0x3)))],
-            abi::PORT_TC_TARGET,
-        ),
+        (&[container, |s| link(s, |link| link.xdp_features = Some(crate::links::XdpFeatures(0x3)))], tc),
         (&[internal], abi::PORT_TC_TARGET | abi::PORT_INTERNAL),
         (&[both], abi::PORT_TARGET | abi::PORT_TC_TARGET | abi::PORT_TC_FOLLOWS),
     ];
