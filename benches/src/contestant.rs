@@ -14,6 +14,28 @@ use crate::frame::{RECEIVER, SENDER};
 use crate::path::{Entry, ifindex};
 use crate::tables::Devices;
 
+/// How the product is installed.
+#[derive(Debug)]
+pub struct Installation {
+    /// The hooks where frames come in and where they leave, of those on a device for outside.
+    pub hooks: [Hooks; 2],
+    /// How frames get there.
+    pub entry: Entry,
+    /// When stations are due to be seen again.
+    pub times: BridgeTimes,
+    /// Entered before each measurement, as the agent would not have to.
+    pub stations: Vec<Station>,
+    /// For so many stations.
+    pub room: u32,
+}
+
+impl Default for Installation {
+    /// In the driver, with two stations, and as the agent does it unless told otherwise.
+    fn default() -> Self {
+        Self { hooks: [Hooks::Xdp; 2], entry: Entry::Veth, times: TIMES, stations: pair(), room: STATIONS }
+    }
+}
+
 /// The two ports of a switch, and the VLAN in question.
 #[derive(Clone, Debug)]
 pub struct Ports {
@@ -53,6 +75,8 @@ pub enum Contestant {
     Trunkline {
         /// Programs and tables.
         kernel: Box<Kernel>,
+        /// Passes what comes in by a driver, where the product is at tc.
+        pass: Option<Box<Baseline>>,
         /// Has the frames that the program leaves to it, if there are such.
         _ovs: Option<Box<Ovs>>,
         /// The VLAN of all stations.
@@ -110,32 +134,20 @@ impl Contestant {
         })
     }
 
-    /// The product's programs and tables, where all frames are of two known stations.
+    /// The product's programs and tables.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn trunkline(netns: &Netns, ports: &Ports) -> Result<Self> {
-        Self::trunkline_with(netns, ports, TIMES, pair(), STATIONS)
-    }
-
-    /// The product's programs and tables, with these times and stations, and room for so many.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn trunkline_with(
-        netns: &Netns,
-        ports: &Ports,
-        times: BridgeTimes,
-        stations: Vec<Station>,
-        room: u32,
-    ) -> Result<Self> {
+    pub fn trunkline(netns: &Netns, ports: &Ports, installation: Installation) -> Result<Self> {
+        let Installation { hooks, entry, times, stations, room } = installation;
+        let pass = if hooks[0].xdp() { None } else { Some(pass(netns, entry)?) };
         netns.enter(|| {
             let mut kernel = Box::new(Kernel::load(Options { stations: room, log: false })?);
-            for (port, device, vlan) in [(INGRESS, "in", &ports.ingress), (EGRESS, "out", &ports.egress)] {
-                install(&mut kernel, port, device, vlan)?;
-            }
+            install(&mut kernel, INGRESS, "in", &ports.ingress, hooks[0])?;
+            install(&mut kernel, EGRESS, "out", &ports.egress, hooks[1])?;
             let vid = ports.vid;
-            let mut new = Self::Trunkline { kernel, _ovs: None, vid, times, stations, forgotten: vec![] };
+            let mut new =
+                Self::Trunkline { kernel, pass, _ovs: None, vid, times, stations, forgotten: vec![] };
             new.maintain()?;
             Ok(new)
         })
@@ -146,9 +158,14 @@ impl Contestant {
     ///
     /// # Errors
     /// The kernel refuses. Panics where the tools of Open vSwitch fail.
-    pub fn both(netns: &Netns, ports: &Ports, times: BridgeTimes, forgotten: Vec<[u8; 6]>) -> Result<Self> {
+    pub fn both(
+        netns: &Netns,
+        ports: &Ports,
+        installation: Installation,
+        forgotten: Vec<[u8; 6]>,
+    ) -> Result<Self> {
         let ovs = start_ovs(netns, ports);
-        let mut both = Self::trunkline_with(netns, ports, times, pair(), STATIONS)?;
+        let mut both = Self::trunkline(netns, ports, installation)?;
         if let Self::Trunkline { _ovs, forgotten: all, .. } = &mut both {
             *_ovs = Some(ovs);
             *all = forgotten;
@@ -186,7 +203,8 @@ impl Contestant {
     pub fn program(&mut self) -> Result<&mut Xdp> {
         match self {
             Self::Redirect { programs: [there, _], .. } => there.xdp(),
-            Self::Trunkline { kernel, .. } => Ok(kernel.program()?),
+            Self::Trunkline { kernel, pass: None, .. } => Ok(kernel.program()?),
+            Self::Trunkline { pass: Some(pass), .. } => pass.xdp(),
             Self::Bridge { pass } | Self::Ovs { pass, .. } => pass.xdp(),
         }
     }
@@ -264,13 +282,22 @@ fn start_ovs(netns: &Netns, ports: &Ports) -> Box<Ovs> {
 }
 
 /// Puts the program on a device of the calling thread's network namespace.
-pub(crate) fn install(kernel: &mut Kernel, port: PortNo, device: &str, vlan: &Vlan) -> Result<()> {
-    let installed = InstalledPort {
-        ifindex: ifindex(device)?,
-        device: device.to_owned(),
-        hooks: Hooks::Xdp,
-        rules: rules(vlan)?,
+pub(crate) fn install(
+    kernel: &mut Kernel,
+    port: PortNo,
+    device: &str,
+    vlan: &Vlan,
+    hooks: Hooks,
+) -> Result<()> {
+    let ifindex = ifindex(device)?;
+    let rules = rules(vlan)?;
+    let more = match hooks {
+        Hooks::XdpAndTc => abi::PORT_TC_FOLLOWS,
+        Hooks::Tc => abi::PORT_TAKES_MERGED,
+        Hooks::Xdp | Hooks::Host => 0,
     };
+    let rules = abi::Port { ifindex, flags: rules.flags | more, ..rules };
+    let installed = InstalledPort { ifindex, device: device.to_owned(), hooks, rules };
     Ok(kernel.apply(&Op::Install(port, installed), now_s())?)
 }
 
@@ -314,7 +341,8 @@ pub(crate) fn rules(vlan: &Vlan) -> Result<abi::Port> {
     let trunks = trunks.iter().copied().collect();
     let row = PortRow { vlan_mode: Some(mode.to_owned()), tag, trunks, ..PortRow::default() };
     let rules = VlanRules::new(&row).compile().map_err(anyhow::Error::msg)?;
-    let flags = rules.flags | abi::PORT_VALID | abi::PORT_TARGET | abi::PORT_PARTIAL_CHECKSUMS;
+    let targets = abi::PORT_TARGET | abi::PORT_TC_TARGET;
+    let flags = rules.flags | abi::PORT_VALID | targets | abi::PORT_PARTIAL_CHECKSUMS;
     Ok(abi::Port { flags, mtu: 1500, learning_limit: u32::MAX, ..rules })
 }
 

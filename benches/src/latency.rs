@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use trunkline_tests::{Netns, Vlan, Wire};
 
-use crate::contestant::{Contestant, Ports};
+use crate::contestant::{Contestant, Installation, Ports};
 use crate::frame::{RECEIVER, SENDER, frame};
 use crate::path::{Entry, devices};
 use crate::rounds::{median, order, quantile};
@@ -38,7 +38,7 @@ pub fn run(rounds: usize, exchanges: usize) -> Result<Value> {
     type Make<'m> = &'m dyn Fn(&Netns) -> Result<Contestant>;
     let makers: [(_, Make<'_>); 4] = [
         ("redirect", &Contestant::redirect),
-        ("trunkline", &|netns| Contestant::trunkline(netns, &ports)),
+        ("trunkline", &|netns| Contestant::trunkline(netns, &ports, Installation::default())),
         ("bridge", &|netns| Contestant::bridge(netns, Entry::Veth)),
         ("ovs", &|netns| Contestant::ovs(netns, &ports, Entry::Veth)),
     ];

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use trunkline_tests::{Netns, Vlan};
 
 use crate::baseline::Baseline;
-use crate::contestant::{Contestant, Ports};
+use crate::contestant::{Contestant, Installation, Ports};
 use crate::control::process::Process;
 use crate::frame::{RECEIVER, frame};
 use crate::path::{Entry, devices};
@@ -54,7 +54,7 @@ pub fn run(rounds: usize, slot: Duration, cpu: usize) -> Result<Value> {
     let makers: [(_, Option<Make<'_>>); 5] = [
         ("sending alone", None),
         ("redirect", Some(&Contestant::redirect)),
-        ("trunkline", Some(&|netns| Contestant::trunkline(netns, &ports))),
+        ("trunkline", Some(&|netns| Contestant::trunkline(netns, &ports, Installation::default()))),
         ("bridge", Some(&|netns| Contestant::bridge(netns, Entry::Veth))),
         ("ovs", Some(&|netns| Contestant::ovs(netns, &ports, Entry::Veth))),
     ];

@@ -1,7 +1,7 @@
 //! `trunkline-bench`: the suites that need root. `cargo xtask bench` runs it.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,9 +11,11 @@ use trunkline_benches::path::Entry;
 use trunkline_benches::scale::Extent;
 use trunkline_benches::throughput::{Effort, Selection};
 use trunkline_benches::{control, latency, load, program, report, save, scale, tcp, throughput};
+use trunkline_tests::Ovs;
 
 /// Measures the loaded programs, throughput with live frames, scale, control, latency and TCP, in network namespaces of
-/// its own. Quick unless told otherwise: all suites in less than five minutes. Needs root.
+/// its own. Quick unless told otherwise: all suites in less than five minutes. Needs root. Loads the kernel's modules
+/// openvswitch and tun, if it has them.
 #[derive(Parser)]
 #[command(name = "trunkline-bench", bin_name = "cargo xtask bench")]
 struct Cli {
@@ -89,6 +91,7 @@ fn run(cli: &Cli) -> Result<()> {
         println!("wrote {}", report::write(directory)?.display());
         return Ok(());
     }
+    load_modules();
     let wanted =
         |suite: &&Suite| cli.suite.map_or(**suite != Suite::Driver || cli.full, |only| only == **suite);
     let mut saved = None;
@@ -106,6 +109,14 @@ fn run(cli: &Cli) -> Result<()> {
         println!("wrote {}", report::write(&directory)?.display());
     }
     Ok(())
+}
+
+/// Open vSwitch's kernel datapath and taps, as its start script and QEMU's users have them. What the kernel lacks is left
+/// out of the comparison, or is Open vSwitch's userspace datapath.
+fn load_modules() {
+    let modules = ["openvswitch", "tun"];
+    let _ = Command::new("modprobe").args(["--quiet", "--all"]).args(modules).output();
+    println!("Open vSwitch's datapath: {}\n", Ovs::datapath_type());
 }
 
 impl Cli {
@@ -148,7 +159,7 @@ impl Suite {
             }
             Self::Latency => latency::run(rounds, cli.either(1000, 10_000)),
             Self::Load => load::run(rounds, Duration::from_millis(cli.either(500, 2000)), cli.cpu),
-            Self::Tcp => tcp::run(cli.either(1, 5), cli.either(1, 3)),
+            Self::Tcp => tcp::run(cli.rounds.unwrap_or(cli.either(1, 5)), cli.either(1, 3)),
         }
     }
 }

@@ -54,7 +54,7 @@ fn head(report: &mut String, run: &Value) {
         text_of(&machine["processor"]),
         machine["processors"],
         text_of(&versions["kernel"]),
-        text_of(&versions["open_vswitch"]),
+        format_args!("{} ({})", text_of(&versions["open_vswitch"]), text_of(&versions["datapath"])),
         text_of(&versions["trunkline"]),
         text_of(&versions["commit"]),
         text_of(&machine["load_average"]),
@@ -277,8 +277,13 @@ fn load(report: &mut String, _: &Path, results: &Value) -> Result<()> {
 
 fn tcp(report: &mut String, _: &Path, results: &Value) -> Result<()> {
     let rows = list(results).iter().map(|result| {
-        vec![text_of(&result["contestant"]), text_of(&result["offloads"]), number(&result["gbps"], 2)]
+        vec![
+            text_of(&result["guests"]),
+            text_of(&result["contestant"]),
+            number(&result["gbps"], 2),
+            number(&result["of_ovs"], 2),
+        ]
     });
-    table(report, &["", "hosts' offloads", "Gbit/s"], rows);
+    table(report, &["guests", "", "Gbit/s", "of ovs"], rows);
     Ok(())
 }

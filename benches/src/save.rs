@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use trunkline_tests::Ovs;
 
 /// Writes `NAME.json` into `benches/runs/DATE-LABEL/` and returns its path.
 ///
@@ -47,6 +48,7 @@ fn versions() -> Value {
         "commit": said_by("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]),
         "kernel": said_by("uname", &["--kernel-release"]),
         "open_vswitch": first_line(said_by("ovs-vswitchd", &["--version"])),
+        "datapath": Ovs::datapath_type(),
     })
 }
 

@@ -1,8 +1,8 @@
-//! Suite `tcp`: iperf3 between two hosts in namespaces, with the offloads of their veths off and on.
+//! Suite `tcp`: iperf3 between two guests, behind veths with their offloads off and on, and behind taps as QEMU has them.
 //!
-//! With offloads, a host leaves checksums and segmenting to the device. Such frames are Open vSwitch's, whatever XDP program
-//! is on the port; the rows show what that costs. Open vSwitch's userspace datapath carries no unfinished checksums between
-//! veths, so with it these rows are left out.
+//! With offloads, a guest leaves checksums and segmenting to the device. Such frames are for tc, or Open vSwitch's, whatever
+//! XDP program is on the port; with them, trunkline is where the agent puts it on such a port. Open vSwitch's userspace
+//! datapath carries no unfinished checksums, so with it these rows are left out.
 
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -10,21 +10,55 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use trunkline::dataplane::{Hooks, has_tcx};
 use trunkline_core::Mac;
-use trunkline_tests::{Host, Netns, Ovs, Vlan, output};
+use trunkline_tests::{Guest, Netns, Ovs, Vlan, output};
 
-use crate::contestant::{Contestant, Ports, TIMES};
+use crate::contestant::{Contestant, Installation, Ports};
 use crate::frame::{RECEIVER, SENDER};
 use crate::path::Entry;
 use crate::rounds::{median, order};
 
-const ADDRESSES: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
+/// The guests' subnet, 10.0.9.0/24; they are hosts 1 and 2.
+const NET: u8 = 9;
+const SERVER: &str = "10.0.9.2";
+
+/// What the two guests are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Layout {
+    /// Behind veths, with finished checksums and no super-frames.
+    Plain,
+    /// Behind veths, with the offloads that a veth has.
+    Veths,
+    /// Behind taps with virtio headers.
+    Taps,
+    /// The sender stands for the network beyond an uplink, whose device can merge frames (GRO): frames as long as the MTU,
+    /// with finished checksums. The receiver is behind a tap.
+    Uplink,
+}
+
+impl Layout {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "veths, offloads off",
+            Self::Veths => "veths",
+            Self::Taps => "taps",
+            Self::Uplink => "uplink to tap",
+        }
+    }
+
+    /// Whether frames arrive at the switch that are not finished.
+    fn unfinished(self) -> bool {
+        // What the receiver behind a tap answers is.
+        self != Self::Plain
+    }
+}
 
 struct Entrant {
     name: &'static str,
-    offloads: bool,
+    layout: Layout,
     contestant: Contestant,
-    hosts: [Host; 2],
+    guests: [Guest; 2],
     _switch: Netns,
     gbps: Vec<f64>,
 }
@@ -34,72 +68,118 @@ struct Entrant {
 /// # Errors
 /// Something could not be set up, or iperf3 fails.
 pub fn run(rounds: usize, seconds: u64) -> Result<Value> {
-    let access = Vlan::Access(10);
-    let ports = Ports { ingress: access.clone(), egress: access, vid: 10 };
-    type Make<'m> = &'m dyn Fn(&Netns) -> Result<Contestant>;
-    let bridge: Make<'_> = &|netns| Contestant::bridge(netns, Entry::Veth);
-    let ovs: Make<'_> = &|netns| Contestant::ovs(netns, &ports, Entry::Veth);
-    let trunkline: Make<'_> = &|netns| Contestant::trunkline(netns, &ports);
-    let above_ovs: Make<'_> = &|netns| Contestant::both(netns, &ports, TIMES, vec![]);
-    let redirect: Make<'_> = &Contestant::redirect;
-    let makers = [
-        ("redirect", false, redirect),
-        ("trunkline", false, trunkline),
-        ("bridge", false, bridge),
-        ("ovs", false, ovs),
-        ("trunkline above ovs", true, above_ovs),
-        ("bridge", true, bridge),
-        ("ovs", true, ovs),
-    ];
-    // A connection needs finished checksums, or somebody who finishes them.
-    let finishes = |name: &str| name == "bridge" || Ovs::datapath_type() == "system";
-    let makers = makers.into_iter().filter(|(name, offloads, _)| !offloads || finishes(name));
-    let make =
-        |(name, offloads, make): (_, _, Make<'_>)| Entrant::new(name, offloads, make).with_context(|| name);
-    let mut entrants = makers.map(make).collect::<Result<Vec<_>>>()?;
+    let mut entrants = entrants()?;
     for round in 0..rounds {
         for place in order(round, entrants.len()) {
-            let Entrant { name, .. } = entrants[place];
-            entrants[place].measure(seconds).with_context(|| name)?;
+            let Entrant { name, layout, .. } = entrants[place];
+            entrants[place].measure(seconds).with_context(|| format!("{name}, {}", layout.name()))?;
         }
     }
     println!("tcp: gigabits in a second, medians of {rounds} rounds of {seconds} s");
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["", "hosts' offloads", "Gbit/s"]);
+    table.set_header(["guests", "", "Gbit/s", "of ovs"]);
     let mut results = vec![];
-    for Entrant { name, offloads, gbps, .. } in &entrants {
-        let offloads = if *offloads { "on" } else { "off" };
+    for Entrant { name, layout, gbps, .. } in &entrants {
         let figure = median(gbps.iter().copied());
-        table.add_row([(*name).to_owned(), offloads.to_owned(), format!("{figure:.2}")]);
-        results.push(json!({ "contestant": name, "offloads": offloads, "gbps": figure, "rounds": gbps }));
+        let ovs = entrants.iter().find(|other| other.layout == *layout && other.name == OVS);
+        let of_ovs = ovs.map(|ovs| median(gbps.iter().zip(&ovs.gbps).map(|(own, ovs)| own / ovs)));
+        table.add_row([
+            layout.name().to_owned(),
+            (*name).to_owned(),
+            format!("{figure:.2}"),
+            of_ovs.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+        ]);
+        results.push(json!({
+            "guests": layout.name(), "contestant": name, "gbps": figure, "of_ovs": of_ovs, "rounds": gbps,
+        }));
     }
     println!("{table}\n");
     Ok(results.into())
 }
 
-impl Entrant {
-    fn new(name: &'static str, offloads: bool, make: &dyn Fn(&Netns) -> Result<Contestant>) -> Result<Self> {
-        let switch = Netns::new();
-        let host = |port: &str, own: usize, mac: [u8; 6], other: [u8; 6]| {
-            let host = Host::connect(&switch, port, &format!("{}/24", ADDRESSES[own]));
-            if !offloads {
-                host.offload("tx off");
+const OVS: &str = "ovs";
+const TC: &str = "trunkline-tc";
+/// XDP on the uplink, followed by tc; the tap at tc.
+const XDP_TO_TC: &str = "trunkline, uplink xdp+tc";
+
+fn entrants() -> Result<Vec<Entrant>> {
+    use Layout::{Plain, Taps, Uplink, Veths};
+    let access = Vlan::Access(10);
+    let ports = Ports { ingress: access.clone(), egress: access, vid: 10 };
+    let finishes = Ovs::datapath_type() == "system";
+    let trunkline = |netns: &Netns, hooks| {
+        let installation = Installation { hooks, ..Installation::default() };
+        // Where Open vSwitch cannot be below, nothing is left to it either.
+        if finishes {
+            Contestant::both(netns, &ports, installation, vec![])
+        } else {
+            Contestant::trunkline(netns, &ports, installation)
+        }
+    };
+    type Make<'m> = &'m dyn Fn(&Netns) -> Result<Contestant>;
+    let makers: [(_, &[Layout], Make<'_>); 6] = [
+        ("redirect", &[Plain], &Contestant::redirect),
+        ("trunkline", &[Plain], &|netns| trunkline(netns, [Hooks::Xdp; 2])),
+        (XDP_TO_TC, &[Uplink], &|netns| trunkline(netns, [Hooks::XdpAndTc, Hooks::Tc])),
+        (TC, &[Plain, Veths, Taps, Uplink], &|netns| trunkline(netns, [Hooks::Tc; 2])),
+        ("bridge", &[Plain, Veths, Taps, Uplink], &|netns| Contestant::bridge(netns, Entry::Veth)),
+        (OVS, &[Plain, Veths, Taps, Uplink], &|netns| Contestant::ovs(netns, &ports, Entry::Veth)),
+    ];
+    let possible = |name: &str, layout: Layout| match name {
+        OVS => finishes || !layout.unfinished(),
+        TC | XDP_TO_TC => has_tcx(),
+        _ => true,
+    };
+    let mut entrants = vec![];
+    for layout in [Plain, Veths, Taps, Uplink] {
+        for (name, layouts, make) in &makers {
+            if layouts.contains(&layout) && possible(name, layout) {
+                let entrant = Entrant::new(name, layout, make);
+                entrants.push(entrant.with_context(|| format!("{name}, {}", layout.name()))?);
             }
-            host.netns().run(&format!("ip link set eth0 address {}", Mac::new(mac)));
-            let far = ADDRESSES[1 - own];
-            host.netns().run(&format!("ip neighbour replace {far} lladdr {} dev eth0", Mac::new(other)));
-            host
+        }
+    }
+    Ok(entrants)
+}
+
+impl Entrant {
+    fn new(name: &'static str, layout: Layout, make: &dyn Fn(&Netns) -> Result<Contestant>) -> Result<Self> {
+        let switch = Netns::new();
+        let guests = match layout {
+            Layout::Taps => ["in", "out"].map(|port| Guest::tap(&switch, port)),
+            Layout::Uplink => [Guest::veth(&switch, "in"), Guest::tap(&switch, "out")],
+            Layout::Plain | Layout::Veths => ["in", "out"].map(|port| Guest::veth(&switch, port)),
         };
-        let hosts = [host("in", 0, SENDER, RECEIVER), host("out", 1, RECEIVER, SENDER)];
+        match layout {
+            Layout::Plain => {
+                for guest in &guests {
+                    // Without GRO, nothing can be redirected to it.
+                    guest.offload("tx off gro on");
+                }
+            }
+            Layout::Uplink => {
+                guests[0].offload("tx off gro on");
+                switch.run("ethtool -K in gro on");
+            }
+            Layout::Veths | Layout::Taps => {}
+        }
+        for (guest, number, own, other) in
+            [(&guests[0], 1, SENDER, RECEIVER), (&guests[1], 2, RECEIVER, SENDER)]
+        {
+            guest.netns().run(&format!("ip link set eth0 address {}", Mac::new(own)));
+            guest.address(None, NET, number);
+            let far = format!("10.0.{NET}.{}", 3 - number);
+            guest.netns().run(&format!("ip neighbour replace {far} lladdr {} dev eth0", Mac::new(other)));
+        }
         let contestant = make(&switch)?;
-        Ok(Self { name, offloads, contestant, hosts, _switch: switch, gbps: vec![] })
+        Ok(Self { name, layout, contestant, guests, _switch: switch, gbps: vec![] })
     }
 
     fn measure(&mut self, seconds: u64) -> Result<()> {
-        let Self { contestant, hosts, gbps, .. } = self;
+        let Self { contestant, guests, gbps, .. } = self;
         contestant.maintain()?;
-        let mut server = hosts[1].netns().command("iperf3");
+        let mut server = guests[1].netns().command("iperf3");
         let mut server = server
             .args(["--server", "--one-off"])
             .stdout(Stdio::null())
@@ -110,8 +190,8 @@ impl Entrant {
         for _ in 0..20 {
             sleep(Duration::from_millis(100));
             contestant.renew()?;
-            let mut client = hosts[0].netns().command("iperf3");
-            client.args(["--client", ADDRESSES[1], "--json", "--time", &seconds.to_string()]);
+            let mut client = guests[0].netns().command("iperf3");
+            client.args(["--client", SERVER, "--json", "--time", &seconds.to_string()]);
             let answer = renewing(contestant, seconds, client)?;
             if answer.is_some() {
                 said = answer;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use trunkline::dataplane::BridgeTimes;
+use trunkline::dataplane::{BridgeTimes, Hooks, has_tcx};
 use trunkline_core::PuntReason;
 use trunkline_tests::{Netns, Ovs, Vlan};
 
-use crate::contestant::{Contestant, Fate, Ports};
+use crate::contestant::{Contestant, Fate, Installation, Ports};
 use crate::frame::{RECEIVER, SHORTEST, header, retagged, sized, station};
 use crate::path::{Entry, Flow, Path, Traffic, devices};
 use crate::rounds::{median, order};
@@ -39,6 +39,8 @@ pub struct Selection {
 const VID: u16 = 10;
 const BARE: &str = "redirect";
 const TRUNKLINE: &str = "trunkline";
+/// The same with both ports at tc instead of XDP.
+const TRUNKLINE_TC: &str = "trunkline-tc";
 const BRIDGE: &str = "bridge";
 const OVS: &str = "ovs";
 /// Longer frames, which are measured in the first scenario.
@@ -163,21 +165,29 @@ fn entrants(scenario: &Scenario, size: usize, effort: &Effort) -> Result<Vec<Ent
     let headers = scenario.headers();
     let ports = &scenario.ports;
     let Effort { entry, cpu, .. } = *effort;
-    let trunkline = |netns: &Netns| match scenario.fate {
-        Fate::Forwarded => Contestant::trunkline(netns, ports),
-        Fate::Punted(_) => Contestant::both(netns, ports, crate::contestant::TIMES, vec![]),
-        Fate::Learned => {
-            let new = (0..NEW).map(|number| station(1, number)).collect();
-            Contestant::both(netns, ports, MIXED_TIMES, new)
+    let trunkline_at = |netns: &Netns, hooks| {
+        let installation = Installation { hooks: [hooks; 2], entry, ..Installation::default() };
+        match scenario.fate {
+            Fate::Forwarded => Contestant::trunkline(netns, ports, installation),
+            Fate::Punted(_) => Contestant::both(netns, ports, installation, vec![]),
+            Fate::Learned => {
+                let new = (0..NEW).map(|number| station(1, number)).collect();
+                let installation = Installation { times: MIXED_TIMES, ..installation };
+                Contestant::both(netns, ports, installation, new)
+            }
         }
     };
     type Make<'m> = &'m dyn Fn(&Netns) -> Result<Contestant>;
-    let makers: [(_, Make<'_>, _); 4] = [
+    let makers: [(_, Make<'_>, _); 5] = [
         (BARE, &Contestant::redirect, &sent),
-        (TRUNKLINE, &trunkline, &switched),
+        (TRUNKLINE, &|netns| trunkline_at(netns, Hooks::Xdp), &switched),
+        (TRUNKLINE_TC, &|netns| trunkline_at(netns, Hooks::Tc), &bridged),
         (BRIDGE, &|netns| Contestant::bridge(netns, entry), &bridged),
         (OVS, &|netns| Contestant::ovs(netns, ports, entry), by_ovs),
     ];
+    // Open vSwitch's userspace datapath would have a copy of each frame.
+    let tc = has_tcx() && (scenario.fate == Fate::Forwarded || Ovs::datapath_type() == "system");
+    let makers = makers.into_iter().filter(|(name, ..)| tc || *name != TRUNKLINE_TC);
     let make = |(name, make, forwarded): (_, Make<'_>, &Vec<u8>)| {
         let netns = devices();
         let mut contestant = make(&netns).with_context(|| format!("setting up {name}"))?;
@@ -185,7 +195,7 @@ fn entrants(scenario: &Scenario, size: usize, effort: &Effort) -> Result<Vec<Ent
         let path = Path::new(netns, contestant.program()?, &traffic)?;
         Ok(Entrant { name, path, contestant, forwarded: forwarded.clone(), flows: vec![] })
     };
-    makers.into_iter().map(make).collect()
+    makers.map(make).collect()
 }
 
 fn measure(scenario: &Scenario, effort: &Effort, entrants: &mut [Entrant]) -> Result<()> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{Entrant, access_trunk, measure, print};
-use crate::contestant::Contestant;
+use crate::contestant::{Contestant, Installation};
 use crate::frame::{RECEIVER, frame};
 use crate::path::{Path, Traffic, devices};
 use crate::throughput::Effort;
@@ -22,7 +22,7 @@ pub(super) fn run(effort: &Effort) -> Result<Value> {
             let (what, mut contestant) = if redirect {
                 ("redirect", Contestant::redirect(&netns)?)
             } else {
-                ("trunkline", Contestant::trunkline(&netns, &access_trunk())?)
+                ("trunkline", Contestant::trunkline(&netns, &access_trunk(), Installation::default())?)
             };
             let frame = frame(RECEIVER, None);
             let traffic = Traffic { entry: effort.entry, frame, headers: &[], cpus: &cpus };

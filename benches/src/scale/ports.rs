@@ -6,12 +6,12 @@
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
 use serde_json::{Value, json};
-use trunkline::dataplane::{BridgeTimes, PortNo};
+use trunkline::dataplane::{BridgeTimes, Hooks, PortNo};
 use trunkline_tests::{Netns, Vlan};
 
 use super::{Entrant, access_trunk, measure, print};
 use crate::baseline::Baseline;
-use crate::contestant::{Contestant, EGRESS, INGRESS, STATIONS, install};
+use crate::contestant::{Contestant, EGRESS, INGRESS, Installation, install};
 use crate::frame::{RECEIVER, SENDER, frame, header, station};
 use crate::path::{Path, Traffic, add_outlets, devices, ifindex};
 use crate::tables::{Devices, Header};
@@ -78,11 +78,12 @@ fn trunkline(effort: &Effort, ports: usize, spread: bool) -> Result<Entrant> {
     let (netns, outlets) = network(ports);
     let mut stations = vec![(SENDER, INGRESS), (RECEIVER, EGRESS)];
     stations.extend((0..outlets).map(|n| (behind(n), PortNo(EGRESS.0 + n as u16))));
-    let mut contestant = Contestant::trunkline_with(&netns, &access_trunk(), TIMES, stations, STATIONS)?;
+    let installation = Installation { times: TIMES, stations, ..Installation::default() };
+    let mut contestant = Contestant::trunkline(&netns, &access_trunk(), installation)?;
     if let Contestant::Trunkline { kernel, .. } = &mut contestant {
         netns.enter(|| {
             (1..outlets).try_for_each(|n| {
-                install(kernel, PortNo(EGRESS.0 + n as u16), &outlet(n), &Vlan::Trunk(vec![]))
+                install(kernel, PortNo(EGRESS.0 + n as u16), &outlet(n), &Vlan::Trunk(vec![]), Hooks::Xdp)
             })
         })?;
     }

@@ -11,7 +11,7 @@ use trunkline::dataplane::BridgeTimes;
 
 use super::{Entrant, access_trunk, measure, print};
 use crate::baseline::{Baseline, Start};
-use crate::contestant::{Contestant, EGRESS, INGRESS, STATIONS};
+use crate::contestant::{Contestant, EGRESS, INGRESS, Installation, STATIONS};
 use crate::flows::{Distribution, FLOWS, headers, receiver, sender};
 use crate::frame::{RECEIVER, frame};
 use crate::path::{Path, Traffic, devices, ifindex};
@@ -76,7 +76,8 @@ fn trunkline(effort: &Effort, count: u32, distribution: Distribution) -> Result<
     let receivers = (0..count / 2).map(|number| (receiver(number), EGRESS));
     let stations = senders.chain(receivers).collect();
     let room = count.max(STATIONS).next_power_of_two();
-    let mut contestant = Contestant::trunkline_with(&netns, &access_trunk(), TIMES, stations, room)?;
+    let installation = Installation { times: TIMES, stations, room, ..Installation::default() };
+    let mut contestant = Contestant::trunkline(&netns, &access_trunk(), installation)?;
     let headers = headers(count, distribution);
     let path = Path::new(netns, contestant.program()?, &traffic(effort, &headers))?;
     Ok(Entrant::new(count.to_string(), contestant, path))

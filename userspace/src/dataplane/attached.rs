@@ -71,7 +71,7 @@ impl Attached {
 }
 
 /// Whether the kernel has tcx: it knows of such programs on the loopback device, be it none.
-pub(super) fn has_tcx() -> bool {
+pub fn has_tcx() -> bool {
     SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
 }
 

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
+pub use attached::has_tcx;
 pub use brake::Brake;
 pub use hooks::Hooks;
 pub use kernel::{Kernel, Options};
