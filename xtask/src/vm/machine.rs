@@ -44,6 +44,30 @@ pub(crate) struct Job {
     pub(crate) limit: Option<Duration>,
 }
 
+/// How often a machine is started that ends before the command begins.
+const ATTEMPTS: usize = 3;
+
+/// How far the command got.
+#[derive(PartialEq, Eq, Debug)]
+enum Progress {
+    Nothing,
+    Begun,
+    /// With this status.
+    Ended(u8),
+}
+
+/// What the VM said on its third port.
+fn parse(report: &str) -> Result<Progress> {
+    let mut lines = report.lines();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(Progress::Nothing),
+        (Some(_), None) => Ok(Progress::Begun),
+        (Some(_), Some(status)) => {
+            status.parse().map(Progress::Ended).with_context(|| format!("the command's status is {status:?}"))
+        }
+    }
+}
+
 /// A VM that can be started: its files are below `target/vm` while this exists.
 pub(crate) struct Machine {
     directory: PathBuf,
@@ -64,12 +88,23 @@ impl Machine {
     }
 
     /// Runs it to its end, passes on what the command writes, hands each line of its stdout to `each`, and returns its
-    /// status.
-    pub(crate) fn run(&self, each: impl FnMut(&str)) -> Result<u8> {
-        let mut qemu = self.command();
-        qemu.stdin(Stdio::null()).stderr(Stdio::piped());
-        let qemu = tee(&mut qemu, each)?;
-        self.status(qemu)
+    /// status. A machine that ends before the command begins is started again: emulated ones now and then do, in the first
+    /// seconds of a kernel that starts well otherwise.
+    pub(crate) fn run(&self, mut each: impl FnMut(&str)) -> Result<u8> {
+        let mut attempt = 1;
+        loop {
+            let mut qemu = self.command();
+            qemu.stdin(Stdio::null()).stderr(Stdio::piped());
+            let ended = tee(&mut qemu, &mut each)?;
+            match parse(&fs::read_to_string(self.status_file()).unwrap_or_default())? {
+                Progress::Ended(status) => return Ok(status),
+                Progress::Nothing if attempt < ATTEMPTS => {
+                    note(&format!("the VM ended before the command began ({ended}): starting it again"));
+                    attempt += 1;
+                }
+                Progress::Nothing | Progress::Begun => bail!(self.failure(ended)),
+            }
+        }
     }
 
     /// qemu, in the terminal's process group, so that Ctrl-C ends it; it does not outlive this process, nor its limit.
@@ -84,12 +119,8 @@ impl Machine {
         command
     }
 
-    /// The status of the command, once qemu has ended.
-    fn status(&self, qemu: process::ExitStatus) -> Result<u8> {
-        let text = fs::read_to_string(self.status_file()).unwrap_or_default();
-        if let Some(status) = text.lines().next() {
-            return status.parse().with_context(|| format!("the command's status is {status:?}"));
-        }
+    /// Why there is no status of the command, though qemu has ended.
+    fn failure(&self, qemu: process::ExitStatus) -> String {
         let console = fs::read_to_string(self.console()).unwrap_or_default();
         let lines: Vec<_> = console.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         let end = lines[lines.len().saturating_sub(40)..].join("\n");
@@ -97,7 +128,7 @@ impl Machine {
             (Some(124 | 137), Some(limit)) => format!("the VM did not end within {} s", limit.as_secs()),
             _ => format!("the VM ended without a result (qemu: {qemu})"),
         };
-        bail!("{how}; the end of its console:\n{end}")
+        format!("{how}; the end of its console:\n{end}")
     }
 
     /// What the kernel complained of: warnings and worse.
@@ -291,6 +322,16 @@ mod tests {
         let script = script(&job(&["echo", "a  b", "$HOME", "it's"]));
         assert!(script.ends_with("cd '/a b' && exec 'echo' 'a  b' '$HOME' 'it'\\''s'\n"), "{script}");
         assert!(script.contains("export TRUNKLINE_X='it'\\''s'\n"), "{script}");
+    }
+
+    #[test]
+    fn a_command_that_began_is_told_from_one_that_did_not() {
+        for (report, progress) in
+            [("", Progress::Nothing), ("begun\n", Progress::Begun), ("begun\n101\n", Progress::Ended(101))]
+        {
+            assert_eq!(parse(report).unwrap(), progress);
+        }
+        assert!(parse("begun\nwhat?\n").is_err());
     }
 
     #[test]
