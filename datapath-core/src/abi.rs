@@ -154,15 +154,15 @@ pub const FLOW_PLACES: u32 = 1 << 12;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Flow {
-    /// Destination and source address, each in 48 bits, and above them the frame's TCI, which tag it has and its hook.
-    pub addresses: [u64; 2],
+    /// Addresses, type and the TCI behind the type of a tag, as they come, in little-endian order.
+    pub start: [u64; 2],
     /// Generation of the tables and second of the clock. No frame has the stamp 0 of an empty place.
     pub stamp: u64,
-    /// The interface index of the device that the frame came from.
-    pub ifindex: u32,
-    /// MTU of the egress port in octets.
-    pub mtu: u32,
-    /// The port behind `ifindex`.
+    /// The interface index of the device that the frame came from, and in the highest bit whether the hook is tc.
+    pub device: u32,
+    /// Length of the longest frame that both ports take, as received, in octets.
+    pub longest: u32,
+    /// The port behind `device`.
     pub ingress: u16,
     /// The port that the frame leaves through.
     pub egress: u16,
@@ -172,10 +172,8 @@ pub struct Flow {
     pub edit: u16,
     /// The tag that the edit writes.
     pub tag: u32,
-    /// Whether unfinished checksums have to be looked for.
-    pub partial_checksums: u16,
-    /// Whether TCP is left to the tc program.
-    pub leaves_tcp: u16,
+    /// Bits, as in `crate::flow`: whether unfinished checksums have to be looked for, TCP is left to tc, the frame has a tag.
+    pub flags: u32,
 }
 
 /// Value of map `COUNTERS`, a per-CPU array by `PortNo`.

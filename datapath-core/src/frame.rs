@@ -5,6 +5,9 @@ use crate::{Mac, Tag, Tpid};
 /// Octets of a frame that [`Header::parse`] looks at: two addresses, a tag and the type after it.
 pub const HEADER_LEN: usize = 18;
 
+/// Octets of a header without a tag.
+pub const PLAIN_LEN: usize = 14;
+
 /// A frame as the switch sees it. Windows have a length known at compile time, because the verifier
 /// accepts a bounds check against a constant and not against a value.
 pub trait Frame {
@@ -21,17 +24,74 @@ pub trait Frame {
     /// `N` octets from `offset` on, if the frame has them. A tag beside the frame is not among them.
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
 
-    /// Addresses and tags, also a tag that the kernel keeps beside the frame.
+    /// How it starts, with a tag that the kernel keeps beside the frame in its place; [`Start::NONE`] if it is too short.
     #[inline(always)]
-    fn header(&self) -> Option<Header> {
-        self.window::<HEADER_LEN>(0).map(Header::parse)
+    fn start(&self) -> Start {
+        self.window::<HEADER_LEN>(0).map_or(Start::NONE, Start::read)
     }
 
-    /// Whether the device that it leaves by takes a frame of this length as it is, `payload` octets of it being
-    /// header. True of a super-frame: it is cut into segments on the way.
+    /// Whether a device takes the frame that takes none longer than this. True of a super-frame: it is cut into segments on
+    /// the way.
     #[inline(always)]
-    fn fits(&self, payload: usize, mtu: u32) -> bool {
-        self.len() <= payload + mtu as usize
+    fn fits(&self, longest: usize) -> bool {
+        self.len() <= longest
+    }
+}
+
+/// The first octets of a frame in as few words as possible: all that [`Header`] is parsed from, before that is done.
+///
+/// It stands for a frame that is too short as well; the compiler would keep parts of an `Option` that were never written,
+/// which the verifier refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Octets 0 to 15 in little-endian order: addresses, type, and what may be a TCI.
+    pub(crate) words: [u64; 2],
+    /// Octets 16 and 17 likewise: the type behind a tag.
+    pub(crate) inner: u16,
+    /// Whether there are so many.
+    pub(crate) complete: bool,
+}
+
+impl Start {
+    /// Of a frame that is too short.
+    pub const NONE: Self = Self { words: [0; 2], inner: 0, complete: false };
+
+    /// From octets 0 to 7, 8 to 15 and 16 to 17, each in little-endian order.
+    #[inline(always)]
+    pub const fn new(words: [u64; 2], inner: u16) -> Self {
+        Self { words, inner, complete: true }
+    }
+
+    /// From a frame that has its tag, if any, in it.
+    #[inline(always)]
+    pub const fn read(octets: &[u8; HEADER_LEN]) -> Self {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7, u0, u1] = *octets;
+        let first = u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]);
+        let second = u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
+        Self::new([first, second], u16::from_le_bytes([u0, u1]))
+    }
+
+    /// From octets 0 to 7, 8 to 11 and 12 to 13 of a frame, in little-endian order, whose tag is beside it.
+    #[inline(always)]
+    pub const fn with_tag(first: u64, second: u32, ethertype: u16, tag: Tag) -> Self {
+        Self::new([first, second as u64 | (u32::from_le_bytes(tag.to_bytes()) as u64) << 32], ethertype)
+    }
+
+    /// The header that this is.
+    #[inline(always)]
+    pub const fn parse(self) -> Header {
+        let [a0, a1, a2, a3, a4, a5, a6, a7] = self.words[0].to_le_bytes();
+        let [b0, b1, b2, b3, t0, t1, c0, c1] = self.words[1].to_le_bytes();
+        let [outer, tci] = [u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1])];
+        let tagging = match Tpid::from_ethertype(outer) {
+            None => Tagging::Untagged,
+            Some(tpid) => match Tpid::from_ethertype(u16::from_be(self.inner.to_le())) {
+                None => Tagging::Single(Tag::from_wire(tpid, tci)),
+                Some(_) => Tagging::Stacked,
+            },
+        };
+        let (dst, src) = (Mac::new([a0, a1, a2, a3, a4, a5]), Mac::new([a6, a7, b0, b1, b2, b3]));
+        Header { dst, src, tagging }
     }
 }
 
@@ -80,25 +140,7 @@ impl Header {
     /// Reads a header (IEEE 802.3 clause 3.2, 802.1Q clause 9).
     #[inline(always)]
     pub const fn parse(octets: &[u8; HEADER_LEN]) -> Self {
-        let [a @ .., t0, t1, c0, c1, u0, u1] = *octets;
-        let [outer, tci, inner] =
-            [u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1]), u16::from_be_bytes([u0, u1])];
-        Self::from_parts(a, outer, tci, inner)
-    }
-
-    /// A header of these addresses, the type after them and, if that announces a tag, the tag's TCI and the type after
-    /// that.
-    #[inline(always)]
-    pub const fn from_parts(addresses: [u8; 12], outer: u16, tci: u16, inner: u16) -> Self {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = addresses;
-        let tagging = match Tpid::from_ethertype(outer) {
-            None => Tagging::Untagged,
-            Some(tpid) => match Tpid::from_ethertype(inner) {
-                None => Tagging::Single(Tag::from_wire(tpid, tci)),
-                Some(_) => Tagging::Stacked,
-            },
-        };
-        Self { dst: Mac::new([d0, d1, d2, d3, d4, d5]), src: Mac::new([s0, s1, s2, s3, s4, s5]), tagging }
+        Start::read(octets).parse()
     }
 }
 
@@ -129,6 +171,17 @@ mod tests {
             let header = parse([bytes[0], bytes[1], 0x70, 0x64, 0x08, 0x00]);
             assert_eq!(header.tagging, Tagging::Single(Tag::from_wire(tpid, 0x7064)));
         }
+    }
+
+    #[test]
+    fn a_tag_beside_the_frame_is_as_good_as_one_in_it() {
+        let tag = Tag::from_wire(Tpid::Dot1Ad, 0x7064);
+        let within = [&MACS[..], &tag.to_bytes(), &[0x08, 0x06]].concat();
+        let beside = [&MACS[..], &[0x08, 0x06]].concat();
+        let (first, second) = (beside[..8].try_into().unwrap(), beside[8..12].try_into().unwrap());
+        let ethertype = u16::from_le_bytes([0x08, 0x06]);
+        let start = Start::with_tag(u64::from_le_bytes(first), u32::from_le_bytes(second), ethertype, tag);
+        assert_eq!(start, Start::read(within.first_chunk().unwrap()));
     }
 
     #[test]

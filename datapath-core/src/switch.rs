@@ -6,8 +6,8 @@
 
 use crate::flow::{Flow, Form, Stamp};
 use crate::{
-    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PuntReason, Tag,
-    Tagging, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
+    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PLAIN_LEN,
+    PuntReason, Start, Tag, Tagging, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
 };
 
 /// The tables that the switch reads and the one that it writes. Numbers are as in [`abi`].
@@ -68,13 +68,13 @@ pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
     let now_s = tables.now_s();
     // Before the other tables: what is found in them is at least as new.
     let stamp = Stamp::new(tables.generation(), now_s);
-    let header = frame.header();
-    let form = header.as_ref().and_then(|header| Form::new(header, ifindex, tables.hook()));
+    let start = frame.start();
+    let form = Form::new(&start, ifindex, tables.hook());
 
     let remembered = form.and_then(|form| Flow::from_abi(&tables.flow(form.place())?, &form, stamp));
     let flow = match remembered {
         Some(flow) => flow,
-        None => match look_up(frame, tables, ifindex, header, now_s) {
+        None => match look_up(frame, tables, ifindex, &start, now_s) {
             Ok(flow) => {
                 if let Some(form) = form {
                     tables.remember(form.place(), flow.to_abi(&form, stamp));
@@ -84,8 +84,7 @@ pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
             Err(outcome) => return outcome,
         },
     };
-    let tagging = header.map_or(Tagging::Untagged, |header| header.tagging);
-    let verdict = match unfit(frame, &flow, tagging) {
+    let verdict = match unfit(frame, &flow) {
         None => Verdict::Forward { port: flow.egress, tag: flow.tag },
         Some(reason) => Verdict::Punt(reason),
     };
@@ -98,7 +97,7 @@ fn look_up<F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &T,
     ifindex: u32,
-    header: Option<Header>,
+    start: &Start,
     now_s: u32,
 ) -> Result<Flow, Outcome> {
     let mut outcome = Outcome { ingress: None, vid: None, verdict: Verdict::Punt(PuntReason::NotAPort) };
@@ -108,7 +107,7 @@ fn look_up<F: Frame + ?Sized, T: Tables>(
         return Err(outcome);
     }
     outcome.ingress = Some(port_no);
-    let routed = match admit(frame, tables, port, header, now_s) {
+    let routed = match admit(frame, tables, port, start, now_s) {
         Err(verdict) => Err(verdict),
         Ok(admitted) => {
             outcome.vid = Some(admitted.classified.vid);
@@ -132,7 +131,7 @@ fn admit<'t, F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &'t T,
     port: &abi::Port,
-    header: Option<Header>,
+    start: &Start,
     now_s: u32,
 ) -> Result<Admitted<'t>, Verdict> {
     let punt = |reason| Err(Verdict::Punt(reason));
@@ -144,7 +143,10 @@ fn admit<'t, F: Frame + ?Sized, T: Tables>(
         return punt(PuntReason::StaleHeartbeat);
     }
 
-    let Some(header) = header else { return punt(PuntReason::ShortFrame) };
+    if !start.complete {
+        return punt(PuntReason::ShortFrame);
+    }
+    let header = start.parse();
     if header.tagging == Tagging::Stacked {
         return punt(PuntReason::StackedTags);
     }
@@ -193,7 +195,7 @@ fn route<F: Frame + ?Sized, T: Tables>(
 
     // Open vSwitch's userspace datapath has no room for longer ones (`netdev_linux_rxq_recv`, OVS `lib/netdev-linux.c`),
     // and does not learn from them.
-    if !frame.fits(counted_header(header.tagging), port.mtu) {
+    if !frame.fits(counted_header(header.tagging) + port.mtu as usize) {
         return punt(PuntReason::OverMtu);
     }
     if let Some(reason) = source(tables, port, port_no, &key(header.src), bridge, *now_s) {
@@ -233,7 +235,8 @@ fn route<F: Frame + ?Sized, T: Tables>(
         egress: station.port,
         vid: classified.vid,
         tag: out.egress(*classified, received),
-        mtu: out.mtu.min(port.mtu),
+        longest: counted_header(header.tagging) as u32 + out.mtu.min(port.mtu),
+        tagged: header.tagging != Tagging::Untagged,
         partial_checksums: at_xdp && port.has(abi::PORT_PARTIAL_CHECKSUMS),
         leaves_tcp: at_xdp && port.has(abi::PORT_TC_FOLLOWS) && out.has(abi::PORT_TAKES_MERGED),
     })
@@ -248,17 +251,17 @@ const SHORTEST_TAGGED: usize = 20;
 fn counted_header(tagging: Tagging) -> usize {
     match tagging.single().map(Tag::tpid) {
         Some(Tpid::Dot1Q) => HEADER_LEN,
-        Some(Tpid::Dot1Ad) | None => HEADER_LEN - 4,
+        Some(Tpid::Dot1Ad) | None => PLAIN_LEN,
     }
 }
 
 /// Why this frame cannot go where others of its form go.
 #[inline(always)]
-fn unfit<F: Frame + ?Sized>(frame: &F, flow: &Flow, tagging: Tagging) -> Option<PuntReason> {
-    if !frame.fits(counted_header(tagging), flow.mtu) {
+fn unfit<F: Frame + ?Sized>(frame: &F, flow: &Flow) -> Option<PuntReason> {
+    if !frame.fits(flow.longest as usize) {
         return Some(PuntReason::OverMtu);
     }
-    let payload = if tagging == Tagging::Untagged { HEADER_LEN - 4 } else { HEADER_LEN };
+    let payload = if flow.tagged { HEADER_LEN } else { PLAIN_LEN };
     // The kernel merges segments (GRO) on their way to the tc program, and a receiver that takes them so has a fraction
     // of the work. All TCP goes there, whatever its length: what XDP sends would overtake what is being merged.
     if flow.leaves_tcp && carries_tcp(frame, payload) {

@@ -5,10 +5,9 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push},
     programs::TcContext,
 };
-use trunkline_core::{Frame, HEADER_LEN, Header, Tag, TagOp, Tpid};
+use trunkline_core::{Frame, HEADER_LEN, PLAIN_LEN, Start, Tag, TagOp, Tpid};
 
-/// Octets of a header whose tag is beside it: two addresses and the type.
-const PLAIN_LEN: usize = 14;
+use crate::xdp_frame::load;
 
 /// The frame of a running program.
 pub(crate) struct SkbFrame<'c> {
@@ -36,23 +35,24 @@ impl Frame for SkbFrame<'_> {
     }
 
     #[inline(always)]
-    fn header(&self) -> Option<Header> {
-        // One header out of both cases: what differs is only where its parts lie.
-        let [a @ .., t0, t1] = *self.window::<PLAIN_LEN>(0)?;
-        let after = u16::from_be_bytes([t0, t1]);
-        let (outer, tci, inner) = if self.tagged {
-            (self.tag.tpid().ethertype(), self.tag.tci(), after)
-        } else {
-            let [.., c0, c1, u0, u1] = *self.window::<HEADER_LEN>(0)?;
-            (after, u16::from_be_bytes([c0, c1]), u16::from_be_bytes([u0, u1]))
-        };
-        Some(Header::from_parts(a, outer, tci, inner))
+    fn start(&self) -> Start {
+        if !self.tagged {
+            return self.window::<HEADER_LEN>(0).map_or(Start::NONE, load);
+        }
+        let Some(octets) = self.window::<PLAIN_LEN>(0) else { return Start::NONE };
+        let start = octets.as_ptr();
+        // SAFETY: all of this is within the octets, and may be misaligned.
+        unsafe {
+            let (first, second) =
+                (start.cast::<u64>().read_unaligned(), start.add(8).cast::<u32>().read_unaligned());
+            Start::with_tag(first, second, start.add(12).cast::<u16>().read_unaligned(), self.tag)
+        }
     }
 
     /// As Open vSwitch compares (`ovs_vport_send`, kernel net/openvswitch/vport.c): whatever the segments' size.
     #[inline(always)]
-    fn fits(&self, payload: usize, mtu: u32) -> bool {
-        self.raw().gso_size != 0 || self.len() <= payload + mtu as usize
+    fn fits(&self, longest: usize) -> bool {
+        self.raw().gso_size != 0 || self.len() <= longest
     }
 }
 

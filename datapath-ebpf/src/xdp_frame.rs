@@ -1,7 +1,7 @@
 //! A frame under XDP: bounds-checked windows, and the edits of its tag.
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_head, programs::XdpContext};
-use trunkline_core::{Frame, Tag, TagOp};
+use trunkline_core::{Frame, HEADER_LEN, Start, Tag, TagOp};
 
 const ADDRESSES: usize = 12;
 const TAG: i32 = 4;
@@ -25,6 +25,22 @@ impl Frame for XdpFrame<'_> {
         }
         // SAFETY: just checked to lie in the frame, which does not move while `self` is borrowed.
         Some(unsafe { &*(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn start(&self) -> Start {
+        self.window::<HEADER_LEN>(0).map_or(Start::NONE, load)
+    }
+}
+
+/// Reads word by word: put together from octets, the compiler would take them apart again.
+#[inline(always)]
+pub(crate) fn load(octets: &[u8; HEADER_LEN]) -> Start {
+    let start = octets.as_ptr();
+    // SAFETY: all of this is within the octets, and may be misaligned.
+    unsafe {
+        let words = [start.cast::<u64>().read_unaligned(), start.add(8).cast::<u64>().read_unaligned()];
+        Start::new(words, start.add(16).cast::<u16>().read_unaligned())
     }
 }
 
