@@ -6,11 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use genetlink::GenetlinkHandle;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
 use super::ethtool::{self, Bits};
 use super::{
@@ -19,12 +22,13 @@ use super::{
 };
 
 const WHAT: &str = "dump of links";
+/// Octets of one datagram of the dump (the kernel's `netlink_dump` fills 32 KiB, or more if a single link takes more).
+const LONGEST: usize = 128 << 10;
 /// A dump during which links come and go is repeated this often; each change is announced anyway.
 const ATTEMPTS: usize = 3;
 
 /// The sockets questions go through.
 pub(super) struct Source {
-    route: rtnetlink::Handle,
     genl: GenetlinkHandle,
     bits: Bits,
 }
@@ -32,14 +36,9 @@ pub(super) struct Source {
 impl Source {
     /// Opens the sockets in the current network namespace.
     pub(super) async fn open() -> Result<Self, LinkError> {
-        let opened = rtnetlink::new_connection();
-        let (mut connection, route, _) =
-            opened.map_err(|source| LinkError::Socket { what: "route netlink socket", source })?;
-        connection.set_forward_done(true);
-        tokio::spawn(connection);
         let mut genl = genl::open()?;
         let bits = ethtool::bits(&mut genl).await?;
-        Ok(Self { route, genl, bits })
+        Ok(Self { genl, bits })
     }
 
     /// The generic netlink socket, to ask for multicast groups.
@@ -75,38 +74,63 @@ impl Source {
         Ok(self.dump_links_once().await?.0)
     }
 
-    /// The links, and whether none came or went meanwhile.
+    /// The links, and whether none came or went meanwhile. Each message is done with before the next is looked at: parsed,
+    /// it takes 13 KiB, of which a [`Link`] is a fraction.
     async fn dump_links_once(&mut self) -> Result<(Vec<Link>, bool), LinkError> {
-        let broken = |cause: String| LinkError::Broken { what: WHAT, cause };
-        let mut question = LinkMessage::default();
-        question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(question));
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut answers = self.route.request(request).map_err(|cause| broken(cause.to_string()))?;
+        let failed = |source| LinkError::Socket { what: WHAT, source };
+        let kernel = SocketAddr::new(0, 0);
+        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
+        socket.socket_mut().bind(&kernel).map_err(failed)?;
+        socket.send_to(&question(), &kernel).await.map_err(failed)?;
 
         let mut links = Vec::new();
         let mut consistent = true;
-        while let Some(answer) = answers.next().await {
-            consistent &= answer.header.flags & NLM_F_DUMP_INTR == 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-                    links.extend(parse::link(&message));
+        let mut received = Vec::with_capacity(LONGEST);
+        loop {
+            received.clear();
+            socket.recv(&mut received).await.map_err(failed)?;
+            let mut rest = &received[..];
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest)
+                    .map_err(|cause| LinkError::Broken { what: WHAT, cause: cause.to_string() })?;
+                let (message, after) =
+                    rest.split_at(rest.len().min((message.length() as usize).next_multiple_of(4)));
+                rest = after;
+                // A link of a kind that the crate cannot read is not one that frames could be forwarded to.
+                let Ok(answer) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
+                    continue;
+                };
+                consistent &= answer.header.flags & NLM_F_DUMP_INTR == 0;
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
+                        links.extend(parse::link(&message));
+                    }
+                    NetlinkPayload::Error(error) => return Err(refused(error.to_io())),
+                    NetlinkPayload::Done(done) if done.code < 0 => {
+                        return Err(refused(std::io::Error::from_raw_os_error(-done.code)));
+                    }
+                    NetlinkPayload::Done(_) => return Ok((links, consistent)),
+                    _ => {}
                 }
-                NetlinkPayload::Error(error) => {
-                    return Err(LinkError::Refused { what: WHAT, source: error.to_io() });
-                }
-                NetlinkPayload::Done(done) if done.code < 0 => {
-                    return Err(LinkError::Refused {
-                        what: WHAT,
-                        source: std::io::Error::from_raw_os_error(-done.code),
-                    });
-                }
-                NetlinkPayload::Done(_) => return Ok((links, consistent)),
-                _ => {}
             }
         }
-        Err(broken("the answer ended early".to_owned()))
     }
+}
+
+fn refused(source: std::io::Error) -> LinkError {
+    LinkError::Refused { what: WHAT, source }
+}
+
+/// The request for all links.
+fn question() -> Vec<u8> {
+    let mut question = LinkMessage::default();
+    question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(question));
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.finalize();
+    let mut octets = vec![0; request.buffer_len()];
+    request.serialize(&mut octets);
+    octets
 }
 
 /// Fills in what links say of each other.
