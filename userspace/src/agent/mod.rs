@@ -59,6 +59,8 @@ pub struct Agent<D> {
     effects: Vec<Effect>,
     now_s: u32,
     swept_s: u32,
+    /// Whether the last look at everything led to steps: what they freed, or could not do, may call for others.
+    unsettled: bool,
 }
 
 /// A device on which the program could not be put.
@@ -104,6 +106,7 @@ impl<D: Dataplane> Agent<D> {
             effects: Vec::new(),
             now_s: 0,
             swept_s: 0,
+            unsettled: false,
         }
     }
 
@@ -278,6 +281,7 @@ impl<D: Dataplane> Agent<D> {
         }
     }
 
+    /// Whether anything may have come of the second that has passed.
     fn on_tick(&mut self, host: HostFacts) -> bool {
         let replaced = match (self.host.vswitchd_pid, host.vswitchd_pid) {
             (Some(before), Some(now)) => before != now,
@@ -290,17 +294,27 @@ impl<D: Dataplane> Agent<D> {
         } else {
             self.applied.not_restarted();
         }
-        self.host = HostFacts { vswitchd_pid: host.vswitchd_pid.or(self.host.vswitchd_pid), ..host };
+        let host = HostFacts { vswitchd_pid: host.vswitchd_pid.or(self.host.vswitchd_pid), ..host };
+        let mut changed = self.unsettled || host != self.host;
+        self.host = host;
         self.renew();
+        let failures = self.failed.len();
         self.failed.retain(|_, failure| failure.retry_s > self.now_s);
+        changed |= failures != self.failed.len();
         if self.now_s >= self.swept_s + stations::SWEEP_S {
             self.swept_s = self.now_s;
             self.sweep();
+            // Now and then everything is looked at although nothing seems to have changed.
+            changed = true;
         }
         for (bridge, watched) in &mut self.watched {
             self.effects.extend(watched.poll(bridge, self.now_s));
         }
-        true
+        if !changed {
+            // Time alone may call for these.
+            self.ask();
+        }
+        changed
     }
 
     /// Why a bridge cannot be judged at this moment; `None` if it can.

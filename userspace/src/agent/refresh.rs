@@ -40,7 +40,9 @@ impl<D: Dataplane> Agent<D> {
             interrupted.into_iter().for_each(|bridge| self.void(bridge));
             target = self.target();
         }
-        self.carry_out(&plan(self.dataplane.installed(), &target));
+        let steps = plan(self.dataplane.installed(), &target);
+        self.carry_out(&steps);
+        self.unsettled = !steps.is_empty();
         self.numbers.retain(self.dataplane.installed());
         self.switch_offloads();
         self.ask();
@@ -267,7 +269,7 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// Sends the questions that are open.
-    fn ask(&mut self) {
+    pub(super) fn ask(&mut self) {
         for bridge in &self.desired {
             if bridge.eligible
                 && self.doubt(&bridge.name).is_none()
