@@ -237,7 +237,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// [`JsonRpcError::Io`].
     pub async fn send(&mut self, message: &Message) -> Result<(), JsonRpcError> {
-        let text = message.to_value().to_string();
+        self.send_all(std::slice::from_ref(message)).await
+    }
+
+    /// Sends messages in one piece, so that the peer finds them all when it looks.
+    ///
+    /// # Errors
+    /// [`JsonRpcError::Io`].
+    pub async fn send_all(&mut self, messages: &[Message]) -> Result<(), JsonRpcError> {
+        let text: String = messages.iter().map(|message| message.to_value().to_string()).collect();
         self.stream.write_all(text.as_bytes()).await?;
         Ok(self.stream.flush().await?)
     }

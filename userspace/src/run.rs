@@ -353,11 +353,8 @@ impl Outside {
 }
 
 async fn probe(unixctl: &Unixctl, bridge: &str) -> Result<Probe, UnixctlError> {
-    Ok(Probe {
-        version: unixctl.version().await?,
-        flow_table: unixctl.flow_table(bridge).await?,
-        stations: unixctl.fdb_show(bridge).await?,
-    })
+    let (version, flow_table, stations) = unixctl.state(bridge).await?;
+    Ok(Probe { version, flow_table, stations })
 }
 
 async fn poll(

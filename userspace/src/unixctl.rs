@@ -149,6 +149,12 @@ pub struct Unixctl {
     shared: Arc<Shared>,
 }
 
+/// A command and its arguments.
+type Command<'c> = (&'c str, &'c [&'c str]);
+
+const DUMP_FLOWS: &str = "bridge/dump-flows";
+const FDB_SHOW: &str = "fdb/show";
+
 #[derive(Debug)]
 struct Shared {
     rundir: PathBuf,
@@ -183,11 +189,35 @@ impl Unixctl {
     /// # Errors
     /// Any [`UnixctlError`].
     pub async fn call(&self, command: &str, args: &[&str]) -> Result<String, UnixctlError> {
+        let [answer] = self.call_all([(command, args)]).await?;
+        Ok(answer)
+    }
+
+    /// Runs commands in one turn of the daemon's main loop, which takes tens of milliseconds with a thousand ports (OVS
+    /// `lib/unixctl.c`, `run_connection`: ten at most).
+    async fn call_all<const N: usize>(
+        &self,
+        commands: [Command<'_>; N],
+    ) -> Result<[String; N], UnixctlError> {
         let after = self.shared.time_out;
-        match timeout(after, self.shared.call(command, args)).await {
+        match timeout(after, self.shared.call_all(commands)).await {
             Ok(result) => result,
-            Err(_) => Err(UnixctlError::TimedOut { command: command.to_owned(), after }),
+            Err(_) => Err(UnixctlError::TimedOut { command: all(&commands), after }),
         }
+    }
+
+    /// The daemon's version, and a bridge's flow table and stations, all of the same moment.
+    ///
+    /// # Errors
+    /// Any [`UnixctlError`]; [`UnixctlError::Failed`] when there is no such bridge.
+    pub async fn state(&self, bridge: &str) -> Result<(String, FlowTable, Vec<FdbRow>), UnixctlError> {
+        let [version, flows, stations] =
+            self.call_all([("version", &[]), (DUMP_FLOWS, &[bridge]), (FDB_SHOW, &[bridge])]).await?;
+        Ok((
+            read("version", &version, text::version)?,
+            read(DUMP_FLOWS, &flows, text::flow_table)?,
+            read(FDB_SHOW, &stations, text::fdb)?,
+        ))
     }
 
     /// The daemon's version, such as `3.1.0`.
@@ -203,7 +233,7 @@ impl Unixctl {
     /// # Errors
     /// Any [`UnixctlError`]; [`UnixctlError::Failed`] when there is no such bridge.
     pub async fn fdb_show(&self, bridge: &str) -> Result<Vec<FdbRow>, UnixctlError> {
-        self.read("fdb/show", &[bridge], text::fdb).await
+        self.read(FDB_SHOW, &[bridge], text::fdb).await
     }
 
     /// The counters of a bridge's table of stations.
@@ -220,7 +250,7 @@ impl Unixctl {
     /// # Errors
     /// Any [`UnixctlError`]; [`UnixctlError::Failed`] when there is no such bridge.
     pub async fn flow_table(&self, bridge: &str) -> Result<FlowTable, UnixctlError> {
-        self.read("bridge/dump-flows", &[bridge], text::flow_table).await
+        self.read(DUMP_FLOWS, &[bridge], text::flow_table).await
     }
 
     async fn read<T>(
@@ -230,17 +260,24 @@ impl Unixctl {
         parse: fn(&str) -> Result<T, String>,
     ) -> Result<T, UnixctlError> {
         let answer = self.call(command, args).await?;
-        parse(&answer).map_err(|detail| UnixctlError::Protocol { command: command.to_owned(), detail })
+        read(command, &answer, parse)
     }
 }
 
+fn read<T>(command: &str, answer: &str, parse: fn(&str) -> Result<T, String>) -> Result<T, UnixctlError> {
+    parse(answer).map_err(|detail| UnixctlError::Protocol { command: command.to_owned(), detail })
+}
+
 impl Shared {
-    async fn call(&self, command: &str, args: &[&str]) -> Result<String, UnixctlError> {
+    async fn call_all<const N: usize>(
+        &self,
+        commands: [Command<'_>; N],
+    ) -> Result<[String; N], UnixctlError> {
         let mut slot = self.open.lock().await;
         let pid = self.pid()?;
         // Taken out, and put back after an answer: a call that was given up leaves no late answer for the next.
         if let Some(mut open) = slot.take().filter(|open| open.pid == pid) {
-            match open.call(command, args).await {
+            match open.call_all(commands).await {
                 Err(UnixctlError::Stream { .. }) => {}
                 answer => {
                     *slot = Some(open);
@@ -249,7 +286,7 @@ impl Shared {
             }
         }
         let mut open = self.connect(pid).await?;
-        let answer = open.call(command, args).await;
+        let answer = open.call_all(commands).await;
         if !matches!(answer, Err(UnixctlError::Stream { .. })) {
             *slot = Some(open);
         }
@@ -288,31 +325,60 @@ fn cannot_reach(path: PathBuf, cause: io::Error) -> UnixctlError {
 }
 
 impl Open {
-    async fn call(&mut self, command: &str, args: &[&str]) -> Result<String, UnixctlError> {
-        match self.exchange(command, args).await {
-            Ok(Ok(Value::String(text))) => Ok(text),
-            Ok(Ok(other)) => Err(UnixctlError::Protocol {
-                command: command.to_owned(),
+    /// The answers, or the first error.
+    async fn call_all<const N: usize>(
+        &mut self,
+        commands: [Command<'_>; N],
+    ) -> Result<[String; N], UnixctlError> {
+        let exchanged = self.exchange(commands).await;
+        let answers = exchanged.map_err(|cause| UnixctlError::Stream { command: all(&commands), cause })?;
+        let mut texts = commands.map(|_| String::new());
+        for ((text, command), answer) in texts.iter_mut().zip(commands).zip(answers) {
+            *text = self.text(command, answer)?;
+        }
+        Ok(texts)
+    }
+
+    fn text(&self, command: Command<'_>, answer: Result<Value, Value>) -> Result<String, UnixctlError> {
+        match answer {
+            Ok(Value::String(text)) => Ok(text),
+            Ok(other) => Err(UnixctlError::Protocol {
+                command: command.0.to_owned(),
                 detail: format!("{} sent {} where a text belongs", self.socket.display(), kind(&other)),
             }),
-            Ok(Err(error)) => Err(UnixctlError::Failed {
-                command: [&[command], args].concat().join(" "),
+            Err(error) => Err(UnixctlError::Failed {
+                command: [&[command.0], command.1].concat().join(" "),
                 message: error.as_str().map_or_else(|| error.to_string(), |text| text.trim_end().to_owned()),
             }),
-            Err(cause) => Err(UnixctlError::Stream { command: command.to_owned(), cause }),
         }
     }
 
-    async fn exchange(&mut self, command: &str, args: &[&str]) -> Result<Result<Value, Value>, JsonRpcError> {
-        self.last_id += 1;
-        let id = json!(self.last_id);
-        let request = Message::Request { id: id.clone(), method: command.to_owned(), params: json!(args) };
-        self.connection.send(&request).await?;
-        match self.connection.receive().await? {
-            Message::Reply { id: answered, result } if answered == id => Ok(result),
-            _ => Err(JsonRpcError::Shapeless),
+    /// All answers, in the order of the commands.
+    async fn exchange<const N: usize>(
+        &mut self,
+        commands: [Command<'_>; N],
+    ) -> Result<[Result<Value, Value>; N], JsonRpcError> {
+        let requests = commands.map(|(command, args)| {
+            self.last_id += 1;
+            Message::Request { id: json!(self.last_id), method: command.to_owned(), params: json!(args) }
+        });
+        self.connection.send_all(&requests).await?;
+        let mut answers = commands.map(|_| Ok(Value::Null));
+        for (request, answer) in requests.iter().zip(&mut answers) {
+            *answer = match (request, self.connection.receive().await?) {
+                (Message::Request { id, .. }, Message::Reply { id: answered, result }) if answered == *id => {
+                    result
+                }
+                _ => return Err(JsonRpcError::Shapeless),
+            };
         }
+        Ok(answers)
     }
+}
+
+/// The names of commands, for messages.
+fn all(commands: &[Command<'_>]) -> String {
+    commands.iter().map(|(command, _)| *command).collect::<Vec<_>>().join(", ")
 }
 
 fn kind(value: &Value) -> &'static str {
