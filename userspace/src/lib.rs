@@ -18,6 +18,7 @@ mod offloads;
 pub mod openflow;
 pub mod ovsdb;
 pub mod plan;
+mod real_time;
 pub mod run;
 pub mod status;
 pub mod unixctl;

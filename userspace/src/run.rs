@@ -10,10 +10,6 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sd_notify::NotifyState;
-use thread_priority::{
-    RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -26,6 +22,7 @@ use crate::control::{self, Call, Reply, Request};
 use crate::dataplane::{Brake, Kernel, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::ovsdb::Endpoint;
+use crate::real_time::real_time;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
 use crate::{links, offloads, openflow, ovsdb, status};
 
@@ -147,15 +144,6 @@ pub async fn run(config: Config) -> Result<()> {
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
-}
-
-/// The lowest real-time priority is above all threads without one.
-fn real_time() -> Result<(), thread_priority::Error> {
-    set_thread_priority_and_policy(
-        thread_native_id(),
-        ThreadPriority::from_posix(ScheduleParams { sched_priority: 1 }),
-        ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo),
-    )
 }
 
 /// Reads the database in a thread of its own, which is to be woken before ovs-vswitchd has finished with a change.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -18,6 +17,7 @@ use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, Hook, Ticks, Tpid, abi};
 
 use super::attached::{Attached, has_tcx, tc, xdp};
+use super::drain::Drain;
 use super::{
     Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Hooks, Installed, InstalledPort, LEASE_S, Op,
     PortNo, pod::Raw,
@@ -59,11 +59,10 @@ pub struct Kernel {
     trace: Array<MapData, Raw<abi::Trace>>,
     attached: BTreeMap<PortNo, Attached>,
     has_tc: bool,
+    drain: Drain,
     installed: Installed,
 }
 
-/// How long running programs are awaited where the kernel does not tell when they have ended.
-const DRAIN: Duration = Duration::from_millis(50);
 pub(super) const PROGRAM: &str = "trunkline_xdp";
 pub(super) const TC_PROGRAM: &str = "trunkline_tc";
 const TRACE_PROGRAM: &str = "trunkline_trace";
@@ -116,6 +115,7 @@ impl Kernel {
             ebpf,
             attached: BTreeMap::new(),
             has_tc,
+            drain: Drain::new(),
             installed: Installed::default(),
         })
     }
@@ -267,7 +267,7 @@ impl Kernel {
                 Ok(())
             }
             Op::Drain => {
-                drain();
+                self.drain.wait();
                 Ok(())
             }
             Op::Remove(port) => self.remove(*port),
@@ -429,18 +429,8 @@ fn ticks() -> Ticks {
 }
 
 /// Whether a program may run amidst another on the same CPU, which a real-time kernel (`PREEMPT_RT`) lets happen.
-fn preempts_programs() -> bool {
+pub(super) fn preempts_programs() -> bool {
     std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|realtime| realtime.trim() == "1")
-}
-
-/// Waits for a grace period of the kernel's RCU, within which every running program ends.
-///
-/// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), and XDP programs run inside it. A kernel
-/// with `nohz_full` refuses it, and a sandbox may; a program runs for microseconds then too.
-fn drain() {
-    if rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global).is_err() {
-        std::thread::sleep(DRAIN);
-    }
 }
 
 fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -6,6 +6,7 @@
 
 mod attached;
 mod brake;
+mod drain;
 mod hooks;
 mod kernel;
 mod memory;

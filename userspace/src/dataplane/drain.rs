@@ -1,0 +1,139 @@
+//! Waiting until every program that runs has ended.
+//!
+//! RCU's grace period is such a wait, but it goes by the ticks of the clock: 8 ms with 250 of them a second, and more on
+//! a busy host. These programs run with bottom halves off: XDP programs in NAPI's poll or where a tap is written to
+//! (`tun_get_user`), tc programs where frames are received or queued (`__dev_queue_xmit`). Unless the kernel is a
+//! real-time one (`PREEMPT_RT`), a CPU does not turn to another thread meanwhile. So once a thread has been on every CPU
+//! since a table was written, each program that began before has ended, and each that begins later sees what was
+//! written: changing the CPU is a full barrier (`migration_cpu_stop`, the run queues' locks).
+//!
+//! Where that cannot be had it is RCU after all: on a real-time kernel, where CPUs are set apart for others (they are
+//! not disturbed), where the process may not use them all, or where a thread of higher priority keeps one for itself.
+
+use std::fs;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, MembarrierCommand, membarrier, sched_getcpu, sched_setaffinity};
+
+use super::kernel::preempts_programs;
+use crate::real_time::real_time;
+
+/// How long a CPU may keep the thread waiting.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// How long running programs are awaited where the kernel does not tell when they have ended; they run for microseconds.
+const BLIND: Duration = Duration::from_millis(50);
+
+/// Waits for running programs.
+pub(super) struct Drain {
+    ask: mpsc::Sender<()>,
+    back: mpsc::Receiver<bool>,
+    /// The thread is still on its way from an earlier time.
+    out: bool,
+}
+
+impl Drain {
+    /// Starts the thread that goes round.
+    pub(super) fn new() -> Self {
+        let ((ask, asked), (came_back, back)) = (mpsc::channel(), mpsc::channel());
+        // Without the thread there is no other end to ask, and it is RCU.
+        let _ = thread::Builder::new().name("drain".to_owned()).spawn(move || {
+            // Without the privilege it has to queue on each CPU, and RCU may be the faster.
+            let _ = real_time();
+            while asked.recv().is_ok() && came_back.send(cpus().is_some_and(visit)).is_ok() {}
+        });
+        Self { ask, back, out: false }
+    }
+
+    /// Returns when every program has ended that may have read tables before.
+    pub(super) fn wait(&mut self) {
+        // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), within which programs run. A kernel
+        // with `nohz_full` refuses it, and a sandbox may.
+        if !self.go_round() && membarrier(MembarrierCommand::Global).is_err() {
+            thread::sleep(BLIND);
+        }
+    }
+
+    /// Whether the thread has been on every CPU.
+    fn go_round(&mut self) -> bool {
+        if self.out && self.back.try_recv().is_err() {
+            return false;
+        }
+        self.out = self.ask.send(()).is_ok();
+        let back = self.back.recv_timeout(PATIENCE);
+        self.out &= back.is_err();
+        back.unwrap_or(false)
+    }
+}
+
+/// All CPUs that run programs; `None` if some are not to be disturbed, or if having been there says nothing.
+fn cpus() -> Option<Vec<usize>> {
+    if preempts_programs() {
+        return None;
+    }
+    let list = |name: &str| fs::read_to_string(format!("/sys/devices/system/cpu/{name}")).unwrap_or_default();
+    // Without such CPUs these are empty, `(null)` or absent.
+    let set_apart = |name| list(name).starts_with(|c: char| c.is_ascii_digit());
+    if set_apart("isolated") || set_apart("nohz_full") { None } else { parse(&list("online")) }
+}
+
+/// The kernel's form of a set of CPUs: `0-3,6`. `None` for any other, and for the empty set.
+fn parse(list: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        cpus.extend(first..=last);
+    }
+    cpus.iter().all(|cpu| *cpu < CpuSet::MAX_CPU).then_some(cpus)
+}
+
+/// Moves the calling thread to each of these CPUs in turn, the one it is on first. Whether it has been on all of them.
+fn visit(mut cpus: Vec<usize>) -> bool {
+    let here = sched_getcpu();
+    cpus.sort_by_key(|cpu| *cpu != here);
+    cpus.into_iter().all(|cpu| {
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        sched_setaffinity(None, &only).is_ok() && sched_getcpu() == cpu
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_of_cpus_are_read_as_the_kernel_writes_them() {
+        assert_eq!(parse("0\n"), Some(vec![0]));
+        assert_eq!(parse("0-2,5,7-8\n"), Some(vec![0, 1, 2, 5, 7, 8]));
+        for wrong in ["", "\n", "(null)\n", "0-", "0-99999"] {
+            assert_eq!(parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_thread_comes_back_time_and_again() {
+        let mut drain = Drain::new();
+        for _ in 0..3 {
+            drain.wait();
+            if drain.out {
+                drain.back.recv_timeout(Duration::from_secs(10)).expect("it is late, but comes");
+                drain.out = false;
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_gets_to_every_cpu_that_the_process_may_use() {
+        let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+        let allowed = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+        assert!(thread::spawn(|| visit(allowed)).join().unwrap());
+    }
+
+    #[test]
+    fn a_cpu_that_does_not_exist_is_not_visited() {
+        assert!(!thread::spawn(|| visit(vec![0, CpuSet::MAX_CPU - 1])).join().unwrap());
+    }
+}
