@@ -126,16 +126,16 @@ fn compile_bridge(
     let gate = bridge::gate(world, host, uuid, row);
     let facts = world.facts.get(&row.name);
     let table_size = bridge::table_size(row);
-    let mut ports: Vec<_> = row
-        .ports
-        .iter()
-        .filter_map(|uuid| Some((*uuid, world.rows.ports.get(uuid)?)))
+    let mut rows: Vec<_> =
+        row.ports.iter().filter_map(|uuid| Some((*uuid, world.rows.ports.get(uuid)?))).collect();
+    rows.sort_by_key(|(_, port)| &port.name);
+    let mut ports: Vec<_> = rows
+        .into_iter()
         .map(|(uuid, port)| {
             let mirrored = mirror::port_gate(world, row, uuid);
             compile_port(world, devices, row, port, mirrored, facts, table_size)
         })
         .collect();
-    ports.sort_by(|a, b| a.name.cmp(&b.name));
     // Where tc follows, it sends what XDP cannot.
     let xdp_alone = |port: &DesiredPort| port.hook.as_ref().is_some_and(|chosen| chosen.hooks == Hooks::Xdp);
     if !ports.iter().any(xdp_alone) {

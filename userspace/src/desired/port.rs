@@ -36,30 +36,44 @@ fn settings_gate(row: &PortRow, interface: &InterfaceRow) -> Option<String> {
         map.get(key).is_some_and(|value| value == "true")
     };
     let (port, device) = (&row.name, &interface.name);
-    let clear = |column: &str| format!("clear port {port} {column}");
-    let clear_interface = |column: &str| format!("clear interface {device} {column}");
-    let zero = |column: &str| format!("set interface {device} {column}=0");
+    // Written out only for the setting that is found: most ports have none.
     [
         (
             row.bond_fake_iface,
             "it has a fake bond interface (Port.bond_fake_iface)",
-            clear("bond_fake_iface"),
+            format_args!("clear port {port} bond_fake_iface"),
         ),
-        (row.lacp.as_deref().is_some_and(|lacp| lacp != "off"), "it speaks LACP (Port.lacp)", clear("lacp")),
-        (row.qos.is_some(), "QoS shapes its traffic (Port.qos)", clear("qos")),
+        (
+            row.lacp.as_deref().is_some_and(|lacp| lacp != "off"),
+            "it speaks LACP (Port.lacp)",
+            format_args!("clear port {port} lacp"),
+        ),
+        (row.qos.is_some(), "QoS shapes its traffic (Port.qos)", format_args!("clear port {port} qos")),
         (
             interface.ingress_policing_rate > 0,
             "ingress policing limits its traffic (Interface.ingress_policing_rate)",
-            zero("ingress_policing_rate"),
+            format_args!("set interface {device} ingress_policing_rate=0"),
         ),
         (
             interface.ingress_policing_kpkts_rate > 0,
             "ingress policing limits its traffic (Interface.ingress_policing_kpkts_rate)",
-            zero("ingress_policing_kpkts_rate"),
+            format_args!("set interface {device} ingress_policing_kpkts_rate=0"),
         ),
-        (enabled(&interface.bfd, "enable"), "it runs BFD (Interface.bfd)", clear_interface("bfd")),
-        (interface.cfm_mpid.is_some(), "it runs CFM (Interface.cfm_mpid)", clear_interface("cfm_mpid")),
-        (enabled(&interface.lldp, "enable"), "it speaks LLDP (Interface.lldp)", clear_interface("lldp")),
+        (
+            enabled(&interface.bfd, "enable"),
+            "it runs BFD (Interface.bfd)",
+            format_args!("clear interface {device} bfd"),
+        ),
+        (
+            interface.cfm_mpid.is_some(),
+            "it runs CFM (Interface.cfm_mpid)",
+            format_args!("clear interface {device} cfm_mpid"),
+        ),
+        (
+            enabled(&interface.lldp, "enable"),
+            "it speaks LLDP (Interface.lldp)",
+            format_args!("clear interface {device} lldp"),
+        ),
     ]
     .into_iter()
     .find_map(|(set, reason, way_out)| set.then(|| format!("{reason}; `ovs-vsctl {way_out}` ends that")))
