@@ -3,6 +3,7 @@
 //! A real agent (`TRUNKLINE_BIN`) and a private Open vSwitch, with as many veths as ports. Changes are written as
 //! `ovs-vsctl` writes them, on a connection of our own; the tables are looked at from outside, through the kernel.
 
+mod daemon;
 mod database;
 pub(crate) mod process;
 mod tables;
@@ -23,6 +24,7 @@ use trunkline_tests::{Agent, Netns, Ovs};
 
 use crate::baseline::Baseline;
 use crate::rounds::{median, quantile};
+use daemon::Daemon;
 use database::Database;
 use process::Process;
 use tables::{Sight, Tables};
@@ -98,7 +100,7 @@ fn run_one(ports: usize, effort: &Effort) -> Result<Value> {
     }
     println!("{table}");
     println!(
-        "a grace period of the kernel, for which every change waits: p50 {:.2} ms, p99 {:.2}",
+        "beside: a grace period of the kernel's RCU takes {:.2} ms at p50, {:.2} at p99",
         quantile(&grace_periods, 0.5),
         quantile(&grace_periods, 0.99)
     );
@@ -171,7 +173,7 @@ fn attach_alone(ports: usize) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Milliseconds that the kernel takes to be sure that no program runs which ran before (`Op::Drain`).
+/// Milliseconds that the kernel's RCU takes to be sure that no program runs which ran before.
 fn grace_period() -> Result<f64> {
     let start = Instant::now();
     rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global).context("waiting for RCU")?;
@@ -214,34 +216,55 @@ fn ask_status(socket: &Path) -> Result<Value> {
 type Series = (&'static str, Vec<f64>);
 
 /// Changes the tag of a port again and again, and looks when that shows where.
-fn changes(ovs: &Ovs, agent: &Agent, count: usize) -> Result<[Series; 5]> {
+///
+/// Open vSwitch says that it has applied a change, and then looks at all its devices before it does anything else: until
+/// that is done it answers nobody, and an agent that has to ask it must wait.
+fn changes(ovs: &Ovs, agent: &Agent, count: usize) -> Result<[Series; 7]> {
     let mut database = Database::connect(&ovs.rundir().join("db.sock"))?;
+    let mut daemon = Daemon::connect(ovs.rundir())?;
     let tables = Tables::of(agent.pid())?;
     let place = tables.place_of(TAGS[0]).context("no port in the tables has the tag")?;
     let mut series = [
         ("commit to suspended", vec![]),
         ("commit to applied by Open vSwitch", vec![]),
+        ("commit to answering by Open vSwitch", vec![]),
         ("commit to the map", vec![]),
         ("the map, beyond Open vSwitch", vec![]),
         ("switching again, beyond Open vSwitch", vec![]),
+        ("the map, beyond answering", vec![]),
     ];
     for n in 0..count {
         let tag = TAGS[(n + 1) % 2];
         let begun = Barrier::new(2);
         let deadline = Instant::now() + LIMIT;
-        let (start, applied, seen) = std::thread::scope(|scope| {
+        let (start, applied, answering, seen) = std::thread::scope(|scope| {
             let watcher = scope.spawn(|| tables.watch(place, tag, deadline, &begun));
             begun.wait();
             let start = Instant::now();
             let written = database.set_tag(CHANGED, tag);
             let applied = written.and_then(|generation| database.wait_applied(generation));
-            (start, applied, watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            let answering = daemon.wait_answering();
+            (
+                start,
+                applied,
+                answering,
+                watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            )
         });
         let Sight { suspended, changed, active } = seen.with_context(|| agent.log())?;
         let since = |instant: Instant| instant.duration_since(start).as_secs_f64() * 1e3;
-        let (applied, changed, active) = (since(applied?), since(changed), since(active));
-        let beyond = [changed, active].map(|at| Some((at - applied).max(0.0)));
-        let figures = [suspended.map(since), Some(applied), Some(changed), beyond[0], beyond[1]];
+        let (applied, answering) = (since(applied?), since(answering?));
+        let (changed, active) = (since(changed), since(active));
+        let beyond = |at: f64, past: f64| Some((at - past).max(0.0));
+        let figures = [
+            suspended.map(since),
+            Some(applied),
+            Some(answering),
+            Some(changed),
+            beyond(changed, applied),
+            beyond(active, applied),
+            beyond(changed, answering),
+        ];
         for ((_, all), figure) in series.iter_mut().zip(figures) {
             all.extend(figure);
         }

@@ -13,12 +13,20 @@ impl Process {
         Self(id)
     }
 
-    /// Memory that it has in use (`VmRSS`), in KiB. BPF maps are the kernel's and not among it.
+    /// Memory that it has in use, in KiB, without the BPF maps that it looks into: those are the kernel's, mapped or not.
     pub(crate) fn resident_kib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
-        Ok(number.parse()?)
+        let (mut sum, mut is_map) = (0, false);
+        for line in fs::read_to_string(format!("/proc/{}/smaps", self.0))?.lines() {
+            let mut words = line.split_whitespace();
+            match words.next().context("an empty line in smaps")? {
+                "Rss:" if is_map => {}
+                "Rss:" => sum += words.next().context("no Rss")?.parse::<u64>()?,
+                other if other.ends_with(':') => {}
+                // The line that a mapping begins with: addresses, and what is mapped.
+                _ => is_map = line.contains("bpf-map"),
+            }
+        }
+        Ok(sum)
     }
 
     /// Time that its threads have run, all together.
