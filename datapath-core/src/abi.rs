@@ -3,9 +3,11 @@
 //! All numbers are in the machine's own order. [`ABI_VERSION`] changes with every change here; the agent
 //! refuses an object that was built with another one.
 
+use core::sync::atomic::AtomicU64;
+
 use bytemuck::{Pod, Zeroable};
 
-use crate::{DropReason, FdbEntry, PuntReason, VidSet};
+use crate::{DropReason, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
 pub const ABI_VERSION: u32 = 5;
@@ -106,45 +108,39 @@ pub const PORT_TC_FOLLOWS: u16 = 1 << 12;
 /// Whoever is behind the port takes super-frames.
 pub const PORT_TAKES_MERGED: u16 = 1 << 13;
 
-/// Key of map `FDB`, a preallocated hash: 12 octets, in the three words that the kernel hashes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+/// One place for a station, in a [`Bucket`]: 16 octets. `crate::table` says what is in the words.
+#[derive(Debug, Default)]
 #[repr(C)]
-pub struct FdbKey {
-    /// The bridge (`BridgeNo`) in the high half, the VLAN in the low one.
-    pub network: u32,
-    /// The address's first two octets, as a number.
-    pub mac_high: u32,
-    /// Its last four.
-    pub mac_low: u32,
+pub struct Place {
+    /// Which station.
+    pub key: AtomicU64,
+    /// Where it is.
+    pub entry: AtomicU64,
 }
 
-/// Value of map `FDB`: 16 octets.
-///
-/// The kernel reuses the memory of a deleted entry at once, also while another CPU is about to read it. `check`
-/// repeats the address and VLAN; the kernel writes it before `entry`, a reader reads it after `entry`, and so
-/// knows whether it has read an entry of its own key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub struct FdbValue {
-    /// [`FdbKey::check`] of the key.
-    pub check: u64,
-    /// [`FdbEntry::to_word`].
-    pub entry: u64,
+/// Places in a [`Bucket`].
+pub const BUCKET_PLACES: u32 = 4;
+
+/// Value of map `FDB`, an array that the agent maps into its memory: 64 octets, a line of the processor's caches.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Bucket {
+    /// Places for stations.
+    pub places: [Place; BUCKET_PLACES as usize],
 }
 
-impl FdbKey {
-    /// Address, and VLAN with the low bits of the bridge, in one word.
-    #[inline(always)]
-    pub const fn check(&self) -> u64 {
-        let bridge_and_vid = self.network >> 4 & 0xf000 | self.network & 0x0fff;
-        (self.mac_high as u64) << 48 | (self.mac_low as u64) << 16 | bridge_and_vid as u64
-    }
-
-    /// The value to store under this key.
-    #[inline(always)]
-    pub const fn value(&self, entry: FdbEntry) -> FdbValue {
-        FdbValue { check: self.check(), entry: entry.to_word() }
-    }
+/// Value of map `CENSUS`, an array of one that the agent maps into its memory: 64 octets.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Census {
+    /// 1 while somebody enters a station, else 0.
+    pub lock: AtomicU64,
+    /// Stations that were entered so far. Whoever has the lock writes it.
+    pub entered: AtomicU64,
+    /// Stations that were taken out so far. Only the agent does that, and writes it.
+    pub left: AtomicU64,
+    /// Zero.
+    pub reserved: [u64; 5],
 }
 
 /// Places in the flow cache of each CPU: a power of two.
@@ -227,12 +223,13 @@ const _: () = {
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);
-    assert!(size_of::<FdbKey>() == 12);
-    assert!(size_of::<FdbValue>() == 16);
+    assert!(size_of::<Place>() == 16);
+    assert!(size_of::<Bucket>() == 64 && size_of::<Census>() == 64);
     assert!(size_of::<Flow>() == 48 && FLOW_PLACES.is_power_of_two());
     assert!(size_of::<Counters>() == 352);
     assert!(size_of::<Trace>() == 20);
     assert!(PuntReason::ALL.len() <= 32);
     assert!(DropReason::ALL.len() <= 8);
-    assert!(MAX_BRIDGES <= 1 << 16 && MAX_PORTS <= 1 << 16);
+    // A station's words have room for 7 bits.
+    assert!(MAX_BRIDGES <= 1 << 7 && MAX_PORTS <= 1 << 16);
 };

@@ -4,7 +4,7 @@
 //! frame that also goes through Open vSwitch, and is used only as long as Open vSwitch, having last seen it
 //! then, still keeps it.
 
-use crate::{Mac, Vid, abi};
+use crate::{Mac, Vid};
 
 /// A station: an address in a VLAN of a bridge (independent VLAN learning, 802.1Q clause 8.8).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -15,29 +15,6 @@ pub struct FdbKey {
     pub vid: Vid,
     /// The address.
     pub mac: Mac,
-}
-
-impl FdbKey {
-    /// The map key.
-    #[inline(always)]
-    pub const fn to_abi(self) -> abi::FdbKey {
-        let mac = self.mac.as_u64();
-        abi::FdbKey {
-            network: (self.bridge as u32) << 16 | self.vid.get() as u32,
-            mac_high: (mac >> 32) as u32,
-            mac_low: mac as u32,
-        }
-    }
-
-    /// The key of a map entry.
-    pub const fn from_abi(key: abi::FdbKey) -> Self {
-        let mac = (key.mac_high as u64) << 32 | key.mac_low as u64;
-        Self {
-            bridge: (key.network >> 16) as u16,
-            vid: Vid::from_tci(key.network as u16),
-            mac: Mac::from_u64(mac),
-        }
-    }
 }
 
 /// Where a station is, and since when Open vSwitch has not heard of it.
@@ -80,13 +57,13 @@ impl FdbEntry {
         }
     }
 
-    /// The entry in one word, so that it is read and written in one piece.
+    /// The entry in one word, so that it is read and written in one piece. Bits 17 to 31 are zero.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         (self.shown_s as u64) << 32 | (self.fixed as u64) << 16 | self.port as u64
     }
 
-    /// The entry in a word.
+    /// The entry in a word, whatever is in bits 17 to 31.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self { port: word as u16, fixed: word & 1 << 16 != 0, shown_s: (word >> 32) as u32 }
@@ -116,13 +93,6 @@ mod tests {
     #[test]
     fn an_operators_entry_does_not_age() {
         assert_eq!(FdbEntry { fixed: true, ..LEARNED }.freshness(u32::MAX, 75, 300), Freshness::Fresh);
-    }
-
-    #[test]
-    fn map_key_round_trips() {
-        let key = FdbKey { bridge: 0x71, vid: Vid::new(0xabc).unwrap(), mac: Mac::new([2, 3, 4, 5, 6, 7]) };
-        assert_eq!(FdbKey::from_abi(key.to_abi()), key);
-        assert_eq!(key.to_abi().check(), 0x0203_0405_0607_1abc);
     }
 
     #[test]

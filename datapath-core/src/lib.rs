@@ -24,6 +24,7 @@ mod frame;
 mod mac;
 mod port;
 mod switch;
+pub mod table;
 mod verdict;
 mod vlan;
 

@@ -26,9 +26,13 @@ pub trait Tables {
     fn now_s(&self) -> u32;
     /// A station.
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry>;
+    /// Two stations at a time: in a large table each is far away, and the way to both can be made at once.
+    fn fdb_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
+        keys.map(|key| self.fdb(key))
+    }
     /// Enters a station that is not in the FDB, unless its port has `limit` stations already. An error says why not.
     fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason>;
-    /// Overwrites a station that is.
+    /// Overwrites a station that is; nothing is done for one that was forgotten meanwhile.
     fn update(&self, key: &FdbKey, entry: FdbEntry);
 
     // The flow cache, for tables that have one.
@@ -198,14 +202,17 @@ fn route<F: Frame + ?Sized, T: Tables>(
     if !frame.fits(counted_header(header.tagging) + port.mtu as usize) {
         return punt(PuntReason::OverMtu);
     }
-    if let Some(reason) = source(tables, port, port_no, &key(header.src), bridge, *now_s) {
+    // What is learned changes nothing for the second: such a frame is punted.
+    let src = key(header.src);
+    let [known, station] = tables.fdb_pair([&src, &key(header.dst)]);
+    if let Some(reason) = source(tables, port, port_no, &src, known, bridge, *now_s) {
         return punt(reason);
     }
     if header.dst.is_group() {
         return punt(PuntReason::GroupDestination);
     }
 
-    let Some(station) = tables.fdb(&key(header.dst)) else { return punt(PuntReason::UnknownDestination) };
+    let Some(station) = station else { return punt(PuntReason::UnknownDestination) };
     if station.freshness(*now_s, bridge.refresh_s, bridge.ageing_s) == Freshness::Expired {
         return punt(PuntReason::UnknownDestination);
     }
@@ -284,6 +291,7 @@ fn source<T: Tables>(
     port: &abi::Port,
     port_no: u16,
     key: &FdbKey,
+    known: Option<FdbEntry>,
     bridge: &abi::Bridge,
     now_s: u32,
 ) -> Option<PuntReason> {
@@ -291,7 +299,7 @@ fn source<T: Tables>(
     // Where another program follows on the way to Open vSwitch, learning is that one's: it would take the frame for
     // one that Open vSwitch has seen already.
     let leave = tables.hook() == Hook::Xdp && port.has(abi::PORT_TC_FOLLOWS);
-    let Some(known) = tables.fdb(key) else {
+    let Some(known) = known else {
         if leave {
             return Some(PuntReason::NewSource);
         }

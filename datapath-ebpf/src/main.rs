@@ -4,7 +4,7 @@
 //! `trunkline trace` through `BPF_PROG_TEST_RUN` and have no effect on the tables. On the host this crate is an
 //! empty program.
 
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod counters;

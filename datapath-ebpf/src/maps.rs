@@ -1,12 +1,15 @@
 //! The BPF maps, and the switch's tables on top of them.
 
+use core::{arch::asm, sync::atomic::AtomicU64};
+
 use aya_ebpf::{
     Global,
-    bindings::BPF_NOEXIST,
+    bindings::BPF_F_MMAPABLE,
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, generated::bpf_jiffies64},
     macros::map,
-    maps::{Array, DevMap, HashMap, PerCpuArray},
+    maps::{Array, DevMap, PerCpuArray},
 };
+use trunkline_core::table::{Entered, Full, Memory, Shape, Table};
 use trunkline_core::{FdbEntry, FdbKey, Hook, PuntReason, Tables, Ticks, abi};
 
 /// Interface index (its low bits) to port.
@@ -21,10 +24,14 @@ static PORTS: Array<abi::Port> = Array::with_max_entries(abi::MAX_PORTS, 0);
 #[map]
 static BRIDGES: Array<abi::Bridge> = Array::with_max_entries(abi::MAX_BRIDGES, 0);
 
-/// Stations. Preallocated and not LRU: a flood of addresses cannot evict another port's stations. The agent sets
-/// the size when it loads the programs.
+/// Stations (`trunkline_core::table`). Nothing is evicted: a flood of addresses cannot take another port's stations away.
+/// The agent sets the size when it loads the programs.
 #[map]
-static FDB: HashMap<abi::FdbKey, abi::FdbValue> = HashMap::with_max_entries(65_536, 0);
+static FDB: Array<abi::Bucket> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
+
+/// Their lock and number.
+#[map]
+static CENSUS: Array<abi::Census> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// How many stations each port has; recounted by the agent.
 #[map]
@@ -62,6 +69,90 @@ static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
 /// Whether there is a flow cache: 1, or 0 on a kernel that may run one program amidst another on the same CPU.
 #[unsafe(no_mangle)]
 static TRUNKLINE_FLOWS: Global<u32> = Global::new(1);
+
+/// Where stations are in map `FDB`.
+#[unsafe(no_mangle)]
+static TRUNKLINE_FDB: Global<Shape> = Global::new(Shape::new(65_536, [0; 2]));
+
+/// The memory of the stations.
+struct Maps;
+
+impl Memory for Maps {
+    #[inline(always)]
+    fn bucket(&self, number: u32) -> Option<&abi::Bucket> {
+        FDB.get(number)
+    }
+
+    #[inline(always)]
+    fn census(&self) -> Option<&abi::Census> {
+        CENSUS.get(0)
+    }
+
+    #[inline(always)]
+    fn load(&self, word: &AtomicU64) -> u64 {
+        // An atomic load of the core library is beyond the compiler on this target; this one is in one piece too.
+        // SAFETY: the word is one of a map's value, and aligned.
+        unsafe { word.as_ptr().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(&self, word: &AtomicU64, value: u64) {
+        // SAFETY: as above.
+        unsafe { word.as_ptr().write_volatile(value) };
+    }
+
+    #[inline(always)]
+    fn swap(&self, word: &AtomicU64, value: u64) -> u64 {
+        let mut before = value;
+        // BPF_XCHG (kernel 5.12), a full barrier. The core library has no name for it on this target.
+        // SAFETY: as above.
+        unsafe {
+            asm!("{before} = xchg_64({word} + 0, {before})", word = in(reg) word.as_ptr(), before = inout(reg) before)
+        };
+        before
+    }
+}
+
+#[inline(always)]
+fn stations() -> Table<Maps> {
+    Table::new(Maps, TRUNKLINE_FDB.load())
+}
+
+/// In the words of [`fdb_pair`]: no station. No entry is like that.
+const NO_ENTRY: u64 = u64::MAX;
+
+/// A function of its own, as those that write: what is looked for needs all registers there are.
+#[inline(never)]
+fn fdb_pair(a: &FdbKey, b: &FdbKey, entries: &mut [u64; 2]) {
+    *entries = stations().get_pair([a, b]).map(|entry| entry.map_or(NO_ENTRY, FdbEntry::to_word));
+}
+
+#[inline(never)]
+fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
+    let entry = FdbEntry::from_word(entry);
+    let learned = LEARNED.get_ptr_mut(u32::from(entry.port)).ok_or(PuntReason::LearningLimit)?;
+    // SAFETY: an array's value is always there, and aligned.
+    let before = unsafe { learned.read_volatile() };
+    if before >= limit {
+        return Err(PuntReason::LearningLimit);
+    }
+    match stations().insert(key, entry) {
+        Ok(Entered::New) => {
+            // SAFETY: as above. CPUs that learn at the same moment may count one for two, until the agent recounts.
+            unsafe { learned.write_volatile(before + 1) };
+            Ok(())
+        }
+        // Another CPU was faster with the same station, or is busy with another one: the next frame will do.
+        Ok(Entered::Known | Entered::Later) => Ok(()),
+        Err(Full) => Err(PuntReason::FdbFull),
+    }
+}
+
+#[inline(never)]
+fn update(key: &FdbKey, entry: u64) {
+    // If the station was removed meanwhile, the next frame finds none, and learns.
+    stations().update(key, FdbEntry::from_word(entry));
+}
 
 /// Runs `change` on this CPU's counters of a port.
 #[inline(always)]
@@ -111,43 +202,24 @@ impl Tables for Live {
 
     #[inline(always)]
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
-        let key = key.to_abi();
-        let value = FDB.get_ptr(key)?;
-        // The entry before the check: see `abi::FdbValue`.
-        // SAFETY: a found value stays readable until the program ends, and both words are aligned.
-        let (entry, check) = unsafe {
-            ((&raw const (*value).entry).read_volatile(), (&raw const (*value).check).read_volatile())
-        };
-        (check == key.check()).then_some(FdbEntry::from_word(entry))
+        stations().get(key)
+    }
+
+    #[inline(always)]
+    fn fdb_pair(&self, [a, b]: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
+        let mut entries = [NO_ENTRY; 2];
+        fdb_pair(a, b, &mut entries);
+        entries.map(|word| if word == NO_ENTRY { None } else { Some(FdbEntry::from_word(word)) })
     }
 
     #[inline(always)]
     fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason> {
-        const EEXIST: i32 = -17;
-        let learned = LEARNED.get_ptr_mut(u32::from(entry.port)).ok_or(PuntReason::LearningLimit)?;
-        // SAFETY: an array's value is always there, and aligned.
-        let before = unsafe { learned.read_volatile() };
-        if before >= limit {
-            return Err(PuntReason::LearningLimit);
-        }
-        let key = key.to_abi();
-        match FDB.insert(key, key.value(entry), u64::from(BPF_NOEXIST)) {
-            Ok(()) => {
-                // SAFETY: as above. CPUs that learn at the same moment may count one for two, until the agent recounts.
-                unsafe { learned.write_volatile(before + 1) };
-                Ok(())
-            }
-            // Another CPU was faster with the same station.
-            Err(EEXIST) => Ok(()),
-            Err(_) => Err(PuntReason::FdbFull),
-        }
+        learn(key, entry.to_word(), limit)
     }
 
     #[inline(always)]
     fn update(&self, key: &FdbKey, entry: FdbEntry) {
-        let key = key.to_abi();
-        // If the entry was deleted meanwhile there may be no room; then the next frame finds no entry, and learns.
-        let _ = FDB.insert(key, key.value(entry), 0);
+        update(key, entry.to_word());
     }
 
     #[inline(always)]
@@ -212,6 +284,10 @@ impl Tables for ReadOnly {
     #[inline(always)]
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.0.fdb(key)
+    }
+    #[inline(always)]
+    fn fdb_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
+        self.0.fdb_pair(keys)
     }
     #[inline(always)]
     fn learn(&self, _: &FdbKey, _: FdbEntry, _: u32) -> Result<(), PuntReason> {

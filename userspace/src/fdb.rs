@@ -42,6 +42,8 @@ pub fn reconcile(
 ) -> Reconciled {
     let theirs: BTreeMap<FdbKey, (u16, bool)> = rows
         .iter()
+        // NORMAL asks for no group address, nor does the program, and there is no place for one.
+        .filter(|row| !row.mac.is_group())
         .filter_map(|row| {
             let vid = Vid::new(row.vid)?;
             let port = match row.port {

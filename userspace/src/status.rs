@@ -278,10 +278,9 @@ impl<D: Dataplane> Agent<D> {
                     && port_no.is_none_or(|number| entry.port == number.0)
                     && vlan.is_none_or(|vlan| key.vid.get() == vlan)
             })
+            .map(|(key, _)| (key, None))
             .collect();
-        for (key, _) in &chosen {
-            self.dataplane.set_station(key, None).map_err(|error| error.to_string())?;
-        }
+        self.dataplane.set_stations(&chosen).map_err(|error| error.to_string())?;
         Ok(chosen.len())
     }
 

@@ -26,9 +26,11 @@ impl<D: Dataplane> Agent<D> {
         let ports = self.ports_by_ofport(bridge);
         let Reconciled { corrections, undecided } =
             fdb::reconcile(&self.dataplane.stations()?, number, &ports, rows, since_s);
-        for (key, entry) in corrections {
+        for (key, entry) in &corrections {
             debug!(bridge, vlan = key.vid.get(), mac = %key.mac, ?entry, "station corrected");
-            self.dataplane.set_station(&key, entry)?;
+        }
+        if !corrections.is_empty() {
+            self.dataplane.set_stations(&corrections)?;
         }
         Ok(undecided)
     }
@@ -50,7 +52,11 @@ impl<D: Dataplane> Agent<D> {
         let ports: Vec<PortNo> = installed.ports.keys().copied().collect();
         let ageing_s = |bridge| installed.active.get(&bridge).map(|times| times.ageing_s);
         let (expired, mut counts) = fdb::age(&stations, ageing_s, self.now_s);
-        let mut results: Vec<_> = expired.iter().map(|key| self.dataplane.set_station(key, None)).collect();
+        let expired: Vec<_> = expired.into_iter().map(|key| (key, None)).collect();
+        let mut results = vec![];
+        if !expired.is_empty() {
+            results.push(self.dataplane.set_stations(&expired));
+        }
         for port in ports {
             results.push(self.dataplane.recount(port, counts.remove(&port).unwrap_or(0)));
         }

@@ -48,10 +48,8 @@ impl Drain {
 
     /// Returns when every program has ended that may have read tables before.
     pub(super) fn wait(&mut self) {
-        // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), within which programs run. A kernel
-        // with `nohz_full` refuses it, and a sandbox may.
-        if !self.go_round() && membarrier(MembarrierCommand::Global).is_err() {
-            thread::sleep(BLIND);
+        if !self.go_round() {
+            grace_period();
         }
     }
 
@@ -64,6 +62,15 @@ impl Drain {
         let back = self.back.recv_timeout(PATIENCE);
         self.out &= back.is_err();
         back.unwrap_or(false)
+    }
+}
+
+/// Waits for a grace period of the kernel's RCU.
+pub(super) fn grace_period() {
+    // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), within which programs run. A kernel
+    // with `nohz_full` refuses it, and a sandbox may.
+    if membarrier(MembarrierCommand::Global).is_err() {
+        thread::sleep(BLIND);
     }
 }
 

@@ -8,19 +8,20 @@ use std::sync::Arc;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, DevMap, HashMap, MapData, MapError, PerCpuArray},
+    maps::{Array, DevMap, Map, MapData, MapError, PerCpuArray},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use bytemuck::Zeroable as _;
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 use thiserror::Error;
+use trunkline_core::table::{Shape, Table};
 use trunkline_core::{FdbEntry, FdbKey, Hook, Ticks, Tpid, abi};
 
 use super::attached::{Attached, has_tcx, tc, xdp};
 use super::drain::Drain;
 use super::{
     Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Hooks, Installed, InstalledPort, LEASE_S, Op,
-    PortNo, pod::Raw,
+    PortNo, mapping::StationMemory, pod::Raw, stations::Stations,
 };
 
 /// The BPF object, built by `cargo xtask build-ebpf` and checked by `build.rs`.
@@ -52,7 +53,7 @@ pub struct Kernel {
     slots: Array<MapData, Raw<abi::Slot>>,
     ports: Array<MapData, Raw<abi::Port>>,
     brake: Arc<Brake>,
-    fdb: HashMap<MapData, Raw<abi::FdbKey>, Raw<abi::FdbValue>>,
+    stations: Stations,
     learned: Array<MapData, u32>,
     devices: DevMap<MapData>,
     counters: PerCpuArray<MapData, Raw<abi::Counters>>,
@@ -85,11 +86,13 @@ impl Kernel {
     }
 
     fn load_with(options: Options, ticks: Ticks) -> Result<Self, LoadError> {
+        let shape = Shape::new(options.stations, secrets()?);
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("FDB", options.stations)
+            .map_max_entries("FDB", shape.buckets())
             .override_global(aya_log::LEVEL, &level, true)
             .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
+            .override_global("TRUNKLINE_FDB", &Raw(shape), true)
             .override_global("TRUNKLINE_TICKS", &Raw(ticks), true)
             .override_global("TRUNKLINE_FLOWS", &u32::from(!preempts_programs()), true)
             .load(OBJECT)
@@ -107,7 +110,7 @@ impl Kernel {
             slots: map(&mut ebpf, "SLOTS")?,
             ports: map(&mut ebpf, "PORTS")?,
             brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?, map(&mut ebpf, "GENERATION")?)),
-            fdb: map(&mut ebpf, "FDB")?,
+            stations: stations(&mut ebpf, shape)?,
             learned: map(&mut ebpf, "LEARNED")?,
             devices: map(&mut ebpf, "DEVICES")?,
             counters: map(&mut ebpf, "COUNTERS")?,
@@ -272,11 +275,7 @@ impl Kernel {
             }
             Op::Remove(port) => self.remove(*port),
             Op::Flush(ports) => {
-                for (key, entry) in self.stations()? {
-                    if ports.contains(&PortNo(entry.port)) {
-                        self.write_station(&key, None)?;
-                    }
-                }
+                self.stations.forget_all(|entry| ports.contains(&PortNo(entry.port)));
                 ports.iter().try_for_each(|port| self.recount(*port, 0))
             }
             Op::Install(port, new) => self.install(*port, new),
@@ -286,16 +285,6 @@ impl Kernel {
                 Ok(())
             }
         }
-    }
-
-    fn write_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
-        let raw = key.to_abi();
-        let result = match entry {
-            Some(entry) => self.fdb.insert(Raw(raw), Raw(raw.value(entry)), 0),
-            None => absent_is_fine(self.fdb.remove(&Raw(raw))),
-        };
-        result
-            .map_err(|e| DataplaneError::new("write", format!("station {} in VLAN {}", key.mac, key.vid), &e))
     }
 
     fn outdate_flows(&self) -> Result<(), DataplaneError> {
@@ -367,6 +356,7 @@ impl Dataplane for Kernel {
     }
 
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
+        self.stations.free_some();
         let active = self.installed.active.clone();
         // One that fails is no reason to let the others run out.
         let renew = |(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times);
@@ -374,21 +364,23 @@ impl Dataplane for Kernel {
     }
 
     fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
-        let fail = |e: MapError| DataplaneError::new("read", "the forwarding database", &e);
-        let mut stations = Vec::new();
-        for key in self.fdb.keys() {
-            let key = key.map_err(fail)?;
-            match self.fdb.get(&key, 0) {
-                Ok(value) => stations.push((FdbKey::from_abi(key.0), FdbEntry::from_word(value.0.entry))),
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(fail(error)),
-            }
-        }
-        Ok(stations)
+        Ok(self.stations.all())
     }
 
-    fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
-        self.write_station(key, entry).and(self.outdate_flows())
+    fn set_stations(&mut self, changes: &[(FdbKey, Option<FdbEntry>)]) -> Result<(), DataplaneError> {
+        let mut result = Ok(());
+        for (key, entry) in changes {
+            let set = match entry {
+                Some(entry) => self.stations.set(key, *entry),
+                None => {
+                    self.stations.forget(key);
+                    Ok(())
+                }
+            };
+            let station = || format!("station {} in VLAN {}", key.mac, key.vid);
+            result = result.and(set.map_err(|e| DataplaneError::new("enter", station(), &e)));
+        }
+        result.and(self.outdate_flows())
     }
 
     fn recount(&mut self, port: PortNo, stations: u32) -> Result<(), DataplaneError> {
@@ -433,14 +425,6 @@ pub(super) fn preempts_programs() -> bool {
     std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|realtime| realtime.trim() == "1")
 }
 
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(2) => Ok(()),
-        result => result,
-    }
-}
-
 fn add(mut sum: abi::Counters, cpu: abi::Counters) -> abi::Counters {
     let words = bytemuck::cast_slice_mut::<_, u64>(std::slice::from_mut(&mut sum));
     for (word, more) in words.iter_mut().zip(bytemuck::cast_slice::<_, u64>(&[cpu])) {
@@ -460,10 +444,30 @@ fn untag(frame: &[u8]) -> (Vec<u8>, u32) {
     }
 }
 
-fn map<M: TryFrom<aya::maps::Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<M, LoadError> {
+/// The maps `FDB` and `CENSUS`, in this process's memory.
+fn stations(ebpf: &mut Ebpf, shape: Shape) -> Result<Stations, LoadError> {
+    let mut array = |name| match ebpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(LoadError::Incomplete(name)),
+    };
+    let (fdb, census) = (array("FDB")?, array("CENSUS")?);
+    let memory = StationMemory::new(fdb.fd(), shape.buckets(), census.fd());
+    let memory = memory.map_err(|error| LoadError::Load(format!("the table of stations: {error}")))?;
+    Ok(Stations::new(Table::new(memory, shape)))
+}
+
+/// Two numbers that nobody can guess.
+fn secrets() -> Result<[u64; 2], LoadError> {
+    let mut octets = [0; 16];
+    let filled = rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(16) => Ok(bytemuck::cast(octets)),
+        Ok(_) => Err(LoadError::Load("too few random octets".to_owned())),
+        Err(error) => Err(LoadError::Load(format!("random octets: {error}"))),
+    }
+}
+
+fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError> {
     let map = ebpf.take_map(name).ok_or(LoadError::Incomplete(name))?;
     M::try_from(map).map_err(|_| LoadError::Incomplete(name))
 }

@@ -77,11 +77,13 @@ impl Dataplane for Memory {
         Ok(self.stations.iter().map(|(key, entry)| (*key, *entry)).collect())
     }
 
-    fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
-        match entry {
-            Some(entry) => self.stations.insert(*key, entry),
-            None => self.stations.remove(key),
-        };
+    fn set_stations(&mut self, changes: &[(FdbKey, Option<FdbEntry>)]) -> Result<(), DataplaneError> {
+        for (key, entry) in changes {
+            match entry {
+                Some(entry) => self.stations.insert(*key, *entry),
+                None => self.stations.remove(key),
+            };
+        }
         Ok(())
     }
 

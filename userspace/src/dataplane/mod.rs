@@ -9,8 +9,10 @@ mod brake;
 mod drain;
 mod hooks;
 mod kernel;
+mod mapping;
 mod memory;
 mod pod;
+mod stations;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,11 +139,19 @@ pub trait Dataplane {
     /// The table could not be read.
     fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError>;
 
-    /// Enters (or overwrites) a station, or forgets it.
+    /// Enters (or overwrites) stations, or forgets them. Group addresses are no stations.
     ///
     /// # Errors
-    /// The table could not be written.
-    fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError>;
+    /// The first one that could not be written, for want of room; the others are.
+    fn set_stations(&mut self, changes: &[(FdbKey, Option<FdbEntry>)]) -> Result<(), DataplaneError>;
+
+    /// Enters, overwrites or forgets one station.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
+        self.set_stations(&[(*key, entry)])
+    }
 
     /// Corrects the number of stations that the programs believe a port to have.
     ///

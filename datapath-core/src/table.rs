@@ -1,0 +1,339 @@
+//! The table of stations: a hash table in a plain array, which programs on many CPUs and the agent share.
+//!
+//! The kernel's own hash reads two or more distant places for a station, one after the other, and is read by the agent with
+//! two system calls for each. Here a station is in one of four places of one cache line, its *bucket*, or of another one if
+//! that is full, and the agent has the array in its own memory.
+//!
+//! # Words
+//!
+//! A place is two words. The *key* is the address, the VLAN and four bits of the bridge; as the address is no group's, its
+//! group bit is free, and always set here, so that no key is [`FREE`] or [`BURIED`]. The *entry* is [`FdbEntry::to_word`]
+//! with, in its spare bits, the rest of the bridge and a bit that says that there is an entry at all.
+//!
+//! # Who writes what
+//!
+//! ```text
+//!              insert: program or agent, with the lock
+//!        FREE ───────────────────────────────────────► key of a station
+//!          ▲                                             │ remove: agent
+//!          │ free: agent, a grace period later           ▼
+//!        BURIED, no entry ◄───────────────────────── BURIED
+//!                  clear: agent, a grace period later
+//! ```
+//!
+//! A *grace period* is a time within which every program that ran at its beginning has ended, and every CPU has seen
+//! whatever was written before it (RCU). Only one thread removes, clears and frees. From this follows:
+//!
+//! - *While one program runs, a place does not pass from one station to another*: before it does, two grace periods pass. So
+//!   a program writes the entry of a place in which it has found its station (a refresh, a move) without further ado: at
+//!   worst the place was buried meanwhile, and nobody reads what it writes.
+//! - *Whoever finds a key reads that station's entry or none*, also on processors that read words in another order than they
+//!   were written. No entry is older than the grace period before `free`, which begins with the place cleared: what was
+//!   written in between is an entry of this key. It takes neither barriers nor reading twice.
+//! - *No station is in two places*: entering is for whoever has the lock, and he looks through both buckets first. Nobody
+//!   waits for the lock in a program: a station that is not entered now is entered with its next frame.
+//! - The lock is gone with the maps if the agent is killed with it. If it is merely stopped, nothing is learned until it goes
+//!   on, which is no more than a loss of speed; all leases end before long.
+
+use core::sync::atomic::AtomicU64;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::abi::{BUCKET_PLACES, Bucket, Census, Place};
+use crate::{FdbEntry, FdbKey, Mac, Vid};
+
+/// Key of a place for a new station.
+const FREE: u64 = 0;
+/// Key of a place whose station was removed.
+const BURIED: u64 = 1;
+/// Set in the key of every station.
+const GROUP: u64 = 1 << 56;
+/// In an entry: there is one.
+const ENTERED: u64 = 1 << 20;
+/// In an entry: the bridge's bits from the fifth.
+const BRIDGE: u64 = 0b111 << 17;
+
+/// The memory that a table is in, and how words of it are read and written: that depends on who does it.
+pub trait Memory {
+    /// A bucket; `None` for a number out of range.
+    fn bucket(&self, number: u32) -> Option<&Bucket>;
+    /// The lock, and the numbers of stations.
+    fn census(&self) -> Option<&Census>;
+    /// Reads a word in one piece. Never left out, even where nothing is made of it.
+    fn load(&self, word: &AtomicU64) -> u64;
+    /// Writes a word in one piece.
+    fn store(&self, word: &AtomicU64, value: u64);
+    /// Writes a word and returns what was there, in one step. Whatever is read or written before and after in the program
+    /// is so for others too.
+    fn swap(&self, word: &AtomicU64, value: u64) -> u64;
+}
+
+/// Size of a table, and where its stations are; the agent tells the programs when it loads them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Shape {
+    /// Secrets, so that nobody can choose addresses that meet in one bucket. The second is odd.
+    secrets: [u64; 2],
+    /// Buckets less one: all bits of a bucket's number.
+    mask: u32,
+    /// Most stations.
+    limit: u32,
+}
+
+impl Shape {
+    /// Places for each station that may be there. With so many, [`Full`] does not come before the limit does.
+    const ROOM: u32 = 4;
+    /// Buckets of the largest table, of 1 GiB.
+    const MOST: u32 = 1 << 24;
+
+    /// For so many stations, with two numbers that nobody can guess.
+    pub const fn new(limit: u32, secrets: [u64; 2]) -> Self {
+        let [a, b] = secrets;
+        let most = Self::MOST * BUCKET_PLACES / Self::ROOM;
+        let limit = if limit < most { limit } else { most };
+        let places = if limit < 64 { 64 } else { limit.next_power_of_two() } as u64 * Self::ROOM as u64;
+        Self { secrets: [a, b | 1], mask: (places / BUCKET_PLACES as u64) as u32 - 1, limit }
+    }
+
+    /// How many buckets the table has.
+    pub const fn buckets(self) -> u32 {
+        self.mask + 1
+    }
+
+    /// The two buckets in which a key may be, the better one first.
+    #[inline(always)]
+    const fn buckets_of(self, key: u64) -> [u32; 2] {
+        // As in MurmurHash3's finalizer, with a secret for one of the factors.
+        let mut hash = (key ^ self.secrets[0]).wrapping_mul(self.secrets[1]);
+        hash = (hash ^ hash >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        // Its high bits depend on all of the key.
+        [(hash >> 40) as u32 & self.mask, (hash >> 16) as u32 & self.mask]
+    }
+}
+
+/// The table is at its limit, or both buckets of the station are full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// What became of a station that was to be entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entered {
+    /// It is there now.
+    New,
+    /// It was there already, and is as it was.
+    Known,
+    /// It is not, as another one is being entered: to be tried again.
+    Later,
+}
+
+/// A table of stations.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<M> {
+    memory: M,
+    shape: Shape,
+}
+
+/// A station as it is in the table, and where it would be.
+struct Sought {
+    key: u64,
+    /// Of the entry, what belongs to the key.
+    mark: u64,
+    buckets: [u32; 2],
+}
+
+impl<M: Memory> Table<M> {
+    /// A table of this shape; the memory has as many buckets.
+    #[inline(always)]
+    pub const fn new(memory: M, shape: Shape) -> Self {
+        Self { memory, shape }
+    }
+
+    /// The memory.
+    pub const fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// `None` for a group address, which is no station's.
+    #[inline(always)]
+    fn seek(&self, key: &FdbKey) -> Option<Sought> {
+        if key.mac.is_group() {
+            return None;
+        }
+        let bridge = u64::from(key.bridge);
+        let mark = ENTERED | bridge >> 4 << 17 & BRIDGE;
+        let key = GROUP | key.mac.as_u64() << 16 | (bridge & 0xf) << 12 | u64::from(key.vid.get());
+        Some(Sought { key, mark, buckets: self.shape.buckets_of(key) })
+    }
+
+    /// The entry of the station that is sought, if this is its place.
+    #[inline(always)]
+    fn entry(&self, sought: &Sought, place: &Place) -> Option<u64> {
+        if self.memory.load(&place.key) != sought.key {
+            return None;
+        }
+        let entry = self.memory.load(&place.entry);
+        (entry & (ENTERED | BRIDGE) == sought.mark).then_some(entry)
+    }
+
+    #[inline(always)]
+    fn find(&self, sought: &Sought) -> Option<(&Place, u64)> {
+        for number in sought.buckets {
+            for place in &self.memory.bucket(number)?.places {
+                if let Some(entry) = self.entry(sought, place) {
+                    return Some((place, entry));
+                }
+            }
+        }
+        None
+    }
+
+    /// The entry of a station.
+    #[inline(always)]
+    pub fn get(&self, key: &FdbKey) -> Option<FdbEntry> {
+        let (_, entry) = self.find(&self.seek(key)?)?;
+        Some(FdbEntry::from_word(entry))
+    }
+
+    /// The entries of two stations.
+    ///
+    /// The first words of both are read before either is looked at: so the processor waits for both at a time.
+    #[inline(always)]
+    pub fn get_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
+        let sought = keys.map(|key| self.seek(key));
+        for sought in sought.iter().flatten() {
+            if let Some(bucket) = self.memory.bucket(sought.buckets[0]) {
+                self.memory.load(&bucket.places[0].key);
+            }
+        }
+        sought.map(|sought| Some(FdbEntry::from_word(self.find(&sought?)?.1)))
+    }
+
+    /// Overwrites the entry of a station. Returns whether there is such a station.
+    #[inline(always)]
+    pub fn update(&self, key: &FdbKey, entry: FdbEntry) -> bool {
+        let Some(sought) = self.seek(key) else { return false };
+        let Some((place, _)) = self.find(&sought) else { return false };
+        self.memory.store(&place.entry, entry.to_word() | sought.mark);
+        true
+    }
+
+    /// Enters a station that is not there.
+    ///
+    /// # Errors
+    /// There is no room for it. There never is for a group address.
+    #[inline(always)]
+    pub fn insert(&self, key: &FdbKey, entry: FdbEntry) -> Result<Entered, Full> {
+        let (Some(sought), Some(census)) = (self.seek(key), self.memory.census()) else { return Err(Full) };
+        if self.memory.swap(&census.lock, 1) != 0 {
+            return Ok(Entered::Later);
+        }
+        let result = self.insert_locked(census, &sought, entry);
+        self.memory.swap(&census.lock, 0);
+        result
+    }
+
+    #[inline(always)]
+    fn insert_locked(&self, census: &Census, sought: &Sought, entry: FdbEntry) -> Result<Entered, Full> {
+        let (mut free, mut used) = ([None; 2], [0; 2]);
+        for (which, number) in sought.buckets.into_iter().enumerate() {
+            let Some(bucket) = self.memory.bucket(number) else { return Err(Full) };
+            for place in &bucket.places {
+                if self.entry(sought, place).is_some() {
+                    return Ok(Entered::Known);
+                }
+                if self.memory.load(&place.key) == FREE {
+                    free[which] = Some(place);
+                } else {
+                    used[which] += 1;
+                }
+            }
+        }
+        // The first one is read first. The emptier of two is hardly ever full (Azar and others, Balanced Allocations, 1994).
+        let second = used[0] >= BUCKET_PLACES / 2 && used[1] < used[0];
+        let free = if second { free[1] } else { free[0] };
+        let entered = self.memory.load(&census.entered);
+        let stations = entered.wrapping_sub(self.memory.load(&census.left));
+        let Some(place) = free.filter(|_| stations < u64::from(self.shape.limit)) else { return Err(Full) };
+        self.memory.store(&place.entry, entry.to_word() | sought.mark);
+        self.memory.store(&place.key, sought.key);
+        self.memory.store(&census.entered, entered.wrapping_add(1));
+        Ok(Entered::New)
+    }
+}
+
+/// The number of a place in its table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PlaceNo(u32);
+
+/// What only the agent does, and one thread of it at a time.
+impl<M: Memory> Table<M> {
+    fn place(&self, PlaceNo(number): PlaceNo) -> Option<&Place> {
+        let bucket = self.memory.bucket(number / BUCKET_PLACES)?;
+        bucket.places.get((number % BUCKET_PLACES) as usize)
+    }
+
+    /// All stations and their places.
+    pub fn stations(&self) -> impl Iterator<Item = (PlaceNo, FdbKey, FdbEntry)> + '_ {
+        let buckets =
+            (0..self.shape.buckets()).filter_map(|number| Some((number, self.memory.bucket(number)?)));
+        let places =
+            buckets.flat_map(|(number, bucket)| (number * BUCKET_PLACES..).map(PlaceNo).zip(&bucket.places));
+        places.filter_map(|(number, place)| {
+            let (key, entry) = (self.memory.load(&place.key), self.memory.load(&place.entry));
+            let bridge = (entry & BRIDGE) >> 17 << 4 | key >> 12 & 0xf;
+            let vid = Vid::from_tci(key as u16);
+            let mac = Mac::from_u64((key & !GROUP) >> 16);
+            let there = key & GROUP != 0 && entry & ENTERED != 0;
+            there.then_some((number, FdbKey { bridge: bridge as u16, vid, mac }, FdbEntry::from_word(entry)))
+        })
+    }
+
+    /// How many stations there are.
+    pub fn len(&self) -> u64 {
+        self.memory.census().map_or(0, |census| {
+            self.memory.load(&census.entered).wrapping_sub(self.memory.load(&census.left))
+        })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where a station is.
+    pub fn place_of(&self, key: &FdbKey) -> Option<PlaceNo> {
+        let sought = self.seek(key)?;
+        let places = sought
+            .buckets
+            .into_iter()
+            .flat_map(|bucket| (bucket * BUCKET_PLACES..(bucket + 1) * BUCKET_PLACES).map(PlaceNo));
+        places
+            .into_iter()
+            .find(|number| self.place(*number).is_some_and(|place| self.entry(&sought, place).is_some()))
+    }
+
+    /// Removes the station of a place. The place is for no other one yet: [`Table::clear`] it a grace period later, and
+    /// [`Table::free`] it another one later.
+    pub fn remove(&self, number: PlaceNo) {
+        let (Some(place), Some(census)) = (self.place(number), self.memory.census()) else { return };
+        self.memory.store(&place.key, BURIED);
+        self.memory.store(&census.left, self.memory.load(&census.left).wrapping_add(1));
+    }
+
+    /// Second step of removing.
+    pub fn clear(&self, number: PlaceNo) {
+        if let Some(place) = self.place(number) {
+            self.memory.store(&place.entry, 0);
+        }
+    }
+
+    /// Third step of removing.
+    pub fn free(&self, number: PlaceNo) {
+        if let Some(place) = self.place(number) {
+            self.memory.store(&place.key, FREE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Maps in this process's own memory: the one place where they get there.
+
+use std::ffi::c_void;
+use std::ops::Deref;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use trunkline_core::{abi, table::Memory};
+
+/// A value of a map that others write while it is here.
+///
+/// # Safety
+/// All bits are valid, and it is made of atomics, but for what nobody writes.
+unsafe trait Shared: Sync {}
+
+// SAFETY: atomics only.
+unsafe impl Shared for abi::Bucket {}
+// SAFETY: atomics, and zeros that nobody writes.
+unsafe impl Shared for abi::Census {}
+
+/// The values of an array map.
+struct Mapping<T> {
+    start: NonNull<T>,
+    count: usize,
+}
+
+// SAFETY: it is no more than a reference to values that may be used by all threads, and lasts until it is dropped.
+unsafe impl<T: Shared> Send for Mapping<T> {}
+// SAFETY: as above.
+unsafe impl<T: Shared> Sync for Mapping<T> {}
+
+impl<T: Shared> Mapping<T> {
+    /// All values of a map with `BPF_F_MMAPABLE` that has so many.
+    fn new(map: impl AsFd, count: u32) -> rustix::io::Result<Self> {
+        const { assert!(size_of::<T>().is_multiple_of(8), "array maps leave no gaps then") };
+        let count = count as usize;
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: nothing is replaced, and the kernel refuses what goes beyond the map's end.
+        let start = unsafe { mmap(std::ptr::null_mut(), count * size_of::<T>(), protection, flags, map, 0) }?;
+        let start = NonNull::new(start.cast::<T>()).ok_or(rustix::io::Errno::NOMEM)?;
+        Ok(Self { start, count })
+    }
+}
+
+impl<T> Deref for Mapping<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: mapped at the start of a page, of this length, until `self` is dropped; all bits are valid.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+    }
+}
+
+impl<T> Drop for Mapping<T> {
+    fn drop(&mut self) {
+        let start = self.start.as_ptr().cast::<c_void>();
+        // SAFETY: all of what was mapped, and nobody refers to it any more.
+        // An error would leave it mapped, which does no harm.
+        let _ = unsafe { munmap(start, self.count * size_of::<T>()) };
+    }
+}
+
+/// The table of stations.
+pub(super) struct StationMemory {
+    buckets: Mapping<abi::Bucket>,
+    census: Mapping<abi::Census>,
+}
+
+impl StationMemory {
+    /// Of the maps `FDB` with so many buckets, and `CENSUS`.
+    pub(super) fn new(fdb: impl AsFd, buckets: u32, census: impl AsFd) -> rustix::io::Result<Self> {
+        Ok(Self { buckets: Mapping::new(fdb, buckets)?, census: Mapping::new(census, 1)? })
+    }
+}
+
+impl Memory for StationMemory {
+    fn bucket(&self, number: u32) -> Option<&abi::Bucket> {
+        self.buckets.get(number as usize)
+    }
+    fn census(&self) -> Option<&abi::Census> {
+        self.census.first()
+    }
+    fn load(&self, word: &AtomicU64) -> u64 {
+        word.load(Ordering::Relaxed)
+    }
+    fn store(&self, word: &AtomicU64, value: u64) {
+        word.store(value, Ordering::Relaxed);
+    }
+    fn swap(&self, word: &AtomicU64, value: u64) -> u64 {
+        word.swap(value, Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,109 @@
+//! The agent's side of the table of stations: entering, removing, and freeing the places of those removed.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use thiserror::Error;
+use trunkline_core::table::{Entered, Full, PlaceNo, Table};
+use trunkline_core::{FdbEntry, FdbKey};
+
+use super::drain::grace_period;
+use super::mapping::StationMemory;
+
+/// How often a station is tried to be entered while others are being entered, each of which takes less than a microsecond.
+const TRIES: u32 = 10_000;
+
+/// Why a station could not be entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub(super) enum NotEntered {
+    #[error("there is no room for it")]
+    Full,
+    #[error("others are being entered all the time")]
+    Busy,
+}
+
+/// The stations, and the places that are to be freed.
+pub(super) struct Stations {
+    table: Arc<Table<StationMemory>>,
+    buried: Vec<PlaceNo>,
+    freeing: Option<JoinHandle<()>>,
+}
+
+impl Stations {
+    pub(super) fn new(table: Table<StationMemory>) -> Self {
+        Self { table: Arc::new(table), buried: vec![], freeing: None }
+    }
+
+    pub(super) fn all(&self) -> Vec<(FdbKey, FdbEntry)> {
+        self.table.stations().map(|(_, key, entry)| (key, entry)).collect()
+    }
+
+    /// Enters or overwrites a station.
+    pub(super) fn set(&mut self, key: &FdbKey, entry: FdbEntry) -> Result<(), NotEntered> {
+        for _ in 0..TRIES {
+            if self.table.update(key, entry) {
+                return Ok(());
+            }
+            match self.table.insert(key, entry) {
+                Ok(Entered::New) => return Ok(()),
+                Ok(Entered::Known) => {}
+                Ok(Entered::Later) => thread::yield_now(),
+                Err(Full) if self.free_now() => {}
+                Err(Full) => return Err(NotEntered::Full),
+            }
+        }
+        Err(NotEntered::Busy)
+    }
+
+    /// Removes a station, if it is there.
+    pub(super) fn forget(&mut self, key: &FdbKey) {
+        if let Some(place) = self.table.place_of(key) {
+            self.table.remove(place);
+            self.buried.push(place);
+        }
+    }
+
+    /// Removes all of these stations.
+    pub(super) fn forget_all(&mut self, which: impl Fn(&FdbEntry) -> bool) {
+        for (place, _, _) in self.table.stations().filter(|(_, _, entry)| which(entry)) {
+            self.table.remove(place);
+            self.buried.push(place);
+        }
+    }
+
+    /// Begins to free the places of stations that were removed, which takes two grace periods; to be called now and then.
+    pub(super) fn free_some(&mut self) {
+        if self.buried.is_empty() || self.freeing.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        let (table, places) = (self.table.clone(), Arc::new(std::mem::take(&mut self.buried)));
+        let thread = thread::Builder::new().name("trunkline-free".to_owned());
+        self.freeing = match thread.spawn({
+            let places = places.clone();
+            move || free(&table, &places)
+        }) {
+            Ok(thread) => Some(thread),
+            Err(_) => {
+                free(&self.table, &places);
+                None
+            }
+        };
+    }
+
+    /// Frees the places of all stations that were removed. Returns whether there were any.
+    fn free_now(&mut self) -> bool {
+        let freed = self.freeing.take().is_some_and(|thread| thread.join().is_ok());
+        let places = std::mem::take(&mut self.buried);
+        if !places.is_empty() {
+            free(&self.table, &places);
+        }
+        freed || !places.is_empty()
+    }
+}
+
+fn free(table: &Table<StationMemory>, places: &[PlaceNo]) {
+    grace_period();
+    places.iter().for_each(|place| table.clear(*place));
+    grace_period();
+    places.iter().for_each(|place| table.free(*place));
+}
