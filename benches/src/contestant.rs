@@ -216,7 +216,8 @@ impl Contestant {
     pub fn maintain(&mut self) -> Result<()> {
         let Self::Trunkline { kernel, vid, times, stations, forgotten, .. } = self else { return Ok(()) };
         introduce(kernel, *vid, *times, stations)?;
-        forgotten.iter().try_for_each(|mac| Ok(kernel.set_station(&key(*vid, *mac), None)?))
+        let forgotten: Vec<_> = forgotten.iter().map(|mac| (key(*vid, *mac), None)).collect();
+        Ok(kernel.set_stations(&forgotten)?)
     }
 
     /// Lets the bridge go on switching.
@@ -323,11 +324,9 @@ pub(crate) fn introduce(
     stations: &[Station],
 ) -> Result<()> {
     kernel.apply(&Op::Activate(BRIDGE, times), now_s() + LEASE_S)?;
-    for (mac, port) in stations {
-        let entry = FdbEntry { port: port.0, fixed: false, shown_s: now_s() };
-        kernel.set_station(&key(vid, *mac), Some(entry))?;
-    }
-    Ok(())
+    let entry = |port: PortNo| FdbEntry { port: port.0, fixed: false, shown_s: now_s() };
+    let stations: Vec<_> = stations.iter().map(|(mac, port)| (key(vid, *mac), Some(entry(*port)))).collect();
+    Ok(kernel.set_stations(&stations)?)
 }
 
 /// As the agent compiles it for a port on a veth.

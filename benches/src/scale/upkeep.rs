@@ -53,7 +53,8 @@ fn measure(count: u32) -> Result<[f64; 4]> {
         expired.is_empty() && compared.corrections.is_empty(),
         "stations that are right were not"
     );
-    let (forget, result) = timed(|| ours.iter().try_for_each(|(key, _)| kernel.set_station(key, None)));
+    let all: Vec<_> = ours.iter().map(|(key, _)| (*key, None)).collect();
+    let (forget, result) = timed(|| kernel.set_stations(&all));
     result?;
     Ok([read, ageing, compare, forget])
 }

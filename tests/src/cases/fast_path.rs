@@ -136,9 +136,9 @@ impl FastPath {
             for (place, rules) in (0..).zip(&self.tables.ports) {
                 kernel.overwrite_rules(PortNo(place), rules).expect("the port's rules");
             }
-            for (key, _) in kernel.stations().expect("the program's stations") {
-                kernel.set_station(&key, None).expect("a station removed");
-            }
+            let stations = kernel.stations().expect("the program's stations");
+            let stations: Vec<_> = stations.into_iter().map(|(key, _)| (key, None)).collect();
+            kernel.set_stations(&stations).expect("no station");
         }
     }
 

@@ -451,7 +451,7 @@ fn stations(ebpf: &mut Ebpf, shape: Shape) -> Result<Stations, LoadError> {
         _ => Err(LoadError::Incomplete(name)),
     };
     let (fdb, census) = (array("FDB")?, array("CENSUS")?);
-    let memory = StationMemory::new(fdb.fd(), shape.buckets(), census.fd());
+    let memory = StationMemory::new(fdb, shape.buckets(), census);
     let memory = memory.map_err(|error| LoadError::Load(format!("the table of stations: {error}")))?;
     Ok(Stations::new(Table::new(memory, shape)))
 }

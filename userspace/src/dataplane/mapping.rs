@@ -2,10 +2,10 @@
 
 use std::ffi::c_void;
 use std::ops::Deref;
-use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use trunkline_core::{abi, table::Memory};
 
@@ -22,6 +22,8 @@ unsafe impl Shared for abi::Census {}
 
 /// The values of an array map.
 struct Mapping<T> {
+    /// Open as long as it is in use, so that it shows who uses it.
+    _map: MapData,
     start: NonNull<T>,
     count: usize,
 }
@@ -33,14 +35,15 @@ unsafe impl<T: Shared> Sync for Mapping<T> {}
 
 impl<T: Shared> Mapping<T> {
     /// All values of a map with `BPF_F_MMAPABLE` that has so many.
-    fn new(map: impl AsFd, count: u32) -> rustix::io::Result<Self> {
+    fn new(map: MapData, count: u32) -> rustix::io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8), "array maps leave no gaps then") };
         let count = count as usize;
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
         // SAFETY: nothing is replaced, and the kernel refuses what goes beyond the map's end.
-        let start = unsafe { mmap(std::ptr::null_mut(), count * size_of::<T>(), protection, flags, map, 0) }?;
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), count * size_of::<T>(), protection, flags, map.fd(), 0) }?;
         let start = NonNull::new(start.cast::<T>()).ok_or(rustix::io::Errno::NOMEM)?;
-        Ok(Self { start, count })
+        Ok(Self { _map: map, start, count })
     }
 }
 
@@ -70,7 +73,7 @@ pub(super) struct StationMemory {
 
 impl StationMemory {
     /// Of the maps `FDB` with so many buckets, and `CENSUS`.
-    pub(super) fn new(fdb: impl AsFd, buckets: u32, census: impl AsFd) -> rustix::io::Result<Self> {
+    pub(super) fn new(fdb: MapData, buckets: u32, census: MapData) -> rustix::io::Result<Self> {
         Ok(Self { buckets: Mapping::new(fdb, buckets)?, census: Mapping::new(census, 1)? })
     }
 }
