@@ -10,10 +10,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
-pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_5";
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_6";
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -219,7 +219,7 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
-    assert!(ABI_VERSION == 5 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_5"));
+    assert!(ABI_VERSION == 6 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_6"));
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);

@@ -118,15 +118,7 @@ fn stations() -> Table<Maps> {
     Table::new(Maps, TRUNKLINE_FDB.load())
 }
 
-/// In the words of [`fdb_pair`]: no station. No entry is like that.
-const NO_ENTRY: u64 = u64::MAX;
-
-/// A function of its own, as those that write: what is looked for needs all registers there are.
-#[inline(never)]
-fn fdb_pair(a: &FdbKey, b: &FdbKey, entries: &mut [u64; 2]) {
-    *entries = stations().get_pair([a, b]).map(|entry| entry.map_or(NO_ENTRY, FdbEntry::to_word));
-}
-
+/// A function of its own, as [`update`]: most frames need neither, and what they need is in one piece.
 #[inline(never)]
 fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
     let entry = FdbEntry::from_word(entry);
@@ -206,10 +198,8 @@ impl Tables for Live {
     }
 
     #[inline(always)]
-    fn fdb_pair(&self, [a, b]: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
-        let mut entries = [NO_ENTRY; 2];
-        fdb_pair(a, b, &mut entries);
-        entries.map(|word| if word == NO_ENTRY { None } else { Some(FdbEntry::from_word(word)) })
+    fn fdb_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
+        stations().get_pair(keys)
     }
 
     #[inline(always)]
