@@ -83,10 +83,13 @@ impl Start {
         let [a0, a1, a2, a3, a4, a5, a6, a7] = self.words[0].to_le_bytes();
         let [b0, b1, b2, b3, t0, t1, c0, c1] = self.words[1].to_le_bytes();
         let [outer, tci] = [u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1])];
+        // Made of what may be no tag, too: where there is none, compilers may otherwise carry along a register that was
+        // never written, which verifiers refuse.
+        let tag = Tag::from_word((outer as u32) << 16 | tci as u32);
         let tagging = match Tpid::from_ethertype(outer) {
             None => Tagging::Untagged,
-            Some(tpid) => match Tpid::from_ethertype(u16::from_be(self.inner.to_le())) {
-                None => Tagging::Single(Tag::from_wire(tpid, tci)),
+            Some(_) => match Tpid::from_ethertype(u16::from_be(self.inner.to_le())) {
+                None => Tagging::Single(tag),
                 Some(_) => Tagging::Stacked,
             },
         };

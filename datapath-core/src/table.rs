@@ -126,7 +126,7 @@ pub enum Entered {
     Later,
 }
 
-/// A table of stations.
+/// A table of stations. It is not for group addresses: they would be taken for the stations whose group bit is not set.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<M> {
     memory: M,
@@ -153,16 +153,12 @@ impl<M: Memory> Table<M> {
         &self.memory
     }
 
-    /// `None` for a group address, which is no station's.
     #[inline(always)]
-    fn seek(&self, key: &FdbKey) -> Option<Sought> {
-        if key.mac.is_group() {
-            return None;
-        }
+    fn seek(&self, key: &FdbKey) -> Sought {
         let bridge = u64::from(key.bridge);
         let mark = ENTERED | bridge >> 4 << 17 & BRIDGE;
         let key = GROUP | key.mac.as_u64() << 16 | (bridge & 0xf) << 12 | u64::from(key.vid.get());
-        Some(Sought { key, mark, buckets: self.shape.buckets_of(key) })
+        Sought { key, mark, buckets: self.shape.buckets_of(key) }
     }
 
     /// The entry of the station that is sought, if this is its place.
@@ -190,7 +186,7 @@ impl<M: Memory> Table<M> {
     /// The entry of a station.
     #[inline(always)]
     pub fn get(&self, key: &FdbKey) -> Option<FdbEntry> {
-        let (_, entry) = self.find(&self.seek(key)?)?;
+        let (_, entry) = self.find(&self.seek(key))?;
         Some(FdbEntry::from_word(entry))
     }
 
@@ -200,18 +196,18 @@ impl<M: Memory> Table<M> {
     #[inline(always)]
     pub fn get_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
         let sought = keys.map(|key| self.seek(key));
-        for sought in sought.iter().flatten() {
+        for sought in &sought {
             if let Some(bucket) = self.memory.bucket(sought.buckets[0]) {
                 self.memory.load(&bucket.places[0].key);
             }
         }
-        sought.map(|sought| Some(FdbEntry::from_word(self.find(&sought?)?.1)))
+        sought.map(|sought| Some(FdbEntry::from_word(self.find(&sought)?.1)))
     }
 
     /// Overwrites the entry of a station. Returns whether there is such a station.
     #[inline(always)]
     pub fn update(&self, key: &FdbKey, entry: FdbEntry) -> bool {
-        let Some(sought) = self.seek(key) else { return false };
+        let sought = self.seek(key);
         let Some((place, _)) = self.find(&sought) else { return false };
         self.memory.store(&place.entry, entry.to_word() | sought.mark);
         true
@@ -220,14 +216,14 @@ impl<M: Memory> Table<M> {
     /// Enters a station that is not there.
     ///
     /// # Errors
-    /// There is no room for it. There never is for a group address.
+    /// There is no room for it.
     #[inline(always)]
     pub fn insert(&self, key: &FdbKey, entry: FdbEntry) -> Result<Entered, Full> {
-        let (Some(sought), Some(census)) = (self.seek(key), self.memory.census()) else { return Err(Full) };
+        let Some(census) = self.memory.census() else { return Err(Full) };
         if self.memory.swap(&census.lock, 1) != 0 {
             return Ok(Entered::Later);
         }
-        let result = self.insert_locked(census, &sought, entry);
+        let result = self.insert_locked(census, &self.seek(key), entry);
         self.memory.swap(&census.lock, 0);
         result
     }
@@ -302,7 +298,7 @@ impl<M: Memory> Table<M> {
 
     /// Where a station is.
     pub fn place_of(&self, key: &FdbKey) -> Option<PlaceNo> {
-        let sought = self.seek(key)?;
+        let sought = self.seek(key);
         let places = sought
             .buckets
             .into_iter()

@@ -487,6 +487,8 @@ fn the_places_of_forgotten_stations_serve_others() {
         kernel.set_stations(&stations).unwrap();
         assert_eq!(all(&kernel), []);
     }
+    let group = FdbKey { bridge: 0, vid: Vid::new(10).unwrap(), mac: Mac::new([3, 0, 0, 0, 0, 1]) };
+    assert!(kernel.set_station(&group, Some(FdbEntry { port: 1, fixed: true, shown_s: 0 })).is_err());
     let learn = |kernel: &mut Kernel, mac| {
         let frame = frame(mac, 0xff, &[], 60);
         let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };

@@ -16,6 +16,8 @@ const TRIES: u32 = 10_000;
 /// Why a station could not be entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(super) enum NotEntered {
+    #[error("a group address is no station's")]
+    Group,
     #[error("there is no room for it")]
     Full,
     #[error("others are being entered all the time")]
@@ -40,6 +42,9 @@ impl Stations {
 
     /// Enters or overwrites a station.
     pub(super) fn set(&mut self, key: &FdbKey, entry: FdbEntry) -> Result<(), NotEntered> {
+        if key.mac.is_group() {
+            return Err(NotEntered::Group);
+        }
         for _ in 0..TRIES {
             if self.table.update(key, entry) {
                 return Ok(());
@@ -57,7 +62,7 @@ impl Stations {
 
     /// Removes a station, if it is there.
     pub(super) fn forget(&mut self, key: &FdbKey) {
-        if let Some(place) = self.table.place_of(key) {
+        if let Some(place) = self.table.place_of(key).filter(|_| !key.mac.is_group()) {
             self.table.remove(place);
             self.buried.push(place);
         }
