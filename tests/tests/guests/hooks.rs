@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use trunkline::dataplane::has_tcx;
 use trunkline_tests::{
     Account, BRIDGE, Guest, GuestKind, Place, PortStatus, Switch, Vlan, stream, tcp, wait_for,
 };
@@ -187,7 +188,9 @@ fn hooks_and_offloads_change_under_traffic() {
     scene.switch.start_agent();
     scene.switch.wait_status("the agent to be ready", |status| status.ready);
     let mut fast = run(&scene, "with the agent");
-    for port in ["tap", "veth", "uplink"] {
+    // Before Linux 6.6 there is only XDP, which leaves what these guests do not finish to Open vSwitch.
+    let expected = if has_tcx() { &["tap", "veth", "uplink"][..] } else { &[] };
+    for port in expected {
         let forwarded = scene.switch.forwarded(port);
         if forwarded.is_some_and(|frames| frames < 1000) {
             fast.push(format!("{forwarded:?} frames from {port} by the fast path: too few to show anything"));
