@@ -1,6 +1,6 @@
 //! Running programs, and waiting with a deadline.
 
-use std::process::{Child, Command, Output};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -55,6 +55,11 @@ pub(crate) struct Daemon(Child);
 impl Daemon {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    /// Its stdin and stdout, of one that was given pipes.
+    pub(crate) fn take_pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        self.0.stdin.take().zip(self.0.stdout.take()).expect("pipes")
     }
 
     pub(crate) fn id(&self) -> u32 {

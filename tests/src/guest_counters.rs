@@ -48,7 +48,7 @@ pub(crate) fn checksum_errors(netns: &Netns) -> u64 {
 }
 
 /// A line of names above a line of values, for each protocol.
-fn csum_errors_of_tables(text: &str) -> u64 {
+pub(crate) fn csum_errors_of_tables(text: &str) -> u64 {
     let lines: Vec<&str> = text.lines().collect();
     let pairs =
         lines.chunks_exact(2).flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()));

@@ -90,6 +90,11 @@ impl Ovs {
         run(self.tool("ovs-vsctl").arg(timeout()).args(words.split_whitespace()))
     }
 
+    /// `ovs-vsctl` as the first words of a shell's line; it needs this `OVS_RUNDIR`.
+    pub(crate) fn vsctl_line(&self) -> String {
+        format!("{} {}", program_path("ovs-vsctl"), timeout())
+    }
+
     /// `ovs-appctl` to `ovs-vswitchd`.
     ///
     /// # Panics

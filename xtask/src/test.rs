@@ -37,6 +37,8 @@ struct Layer {
 enum Runner {
     /// `cargo test` with these arguments, and these for the test binaries.
     Cargo(&'static [&'static str], &'static [&'static str]),
+    /// Tests that boot a guest, which is made first.
+    Qemu,
     /// Whole-system tests in a VM under each kernel, with the kernel's own datapath of Open vSwitch.
     Vm,
     /// Open vSwitch as the judge: the oracle, and the clients of Open vSwitch against each fetched version.
@@ -110,6 +112,14 @@ const LAYERS: &[Layer] = &[
         runner: Runner::Cargo(&["--package=trunkline-tests", "--test=guests"], &["--test-threads=1"]),
     },
     Layer {
+        name: "qemu",
+        about: "QEMU guests with virtio-net, a kernel of their own and QEMU's scripts (needs root)",
+        capabilities: &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN],
+        programs: NETWORK,
+        needs_build: true,
+        runner: Runner::Qemu,
+    },
+    Layer {
         name: "vm",
         about: "namespaces and guests on Linux 6.1, 6.12 and 7.2 with Open vSwitch's kernel datapath, in virtual machines",
         capabilities: &[],
@@ -159,8 +169,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
 impl Layer {
     fn run(&self, ws: &Workspace, trunkline: &Path, named: bool, args: &[OsString]) -> Result<Outcome> {
         if let Some(reason) = self.unasked(named).or_else(|| self.missing()) {
-            note(&format!("layer {} skipped: {reason}", self.name));
-            return Ok(Outcome::Skipped(reason));
+            return Ok(self.skipped(reason));
         }
         match self.runner {
             Runner::Checks(check) => check(ws, trunkline).map(Outcome::Ran),
@@ -173,8 +182,22 @@ impl Layer {
                 tested(cargo.env("TRUNKLINE_BIN", trunkline)).map(Outcome::Ran)
             }
             Runner::Oracle => oracle(ws, args).map(Outcome::Ran),
+            Runner::Qemu => match setup::ensure(setup::VM).and_then(|()| vm::guest::prepare(ws)) {
+                Ok(guest) => {
+                    let mut cargo = ws.cargo("test");
+                    cargo.args(["--package=trunkline-tests", "--test=qemu", "--"]).args(args);
+                    cargo.env("TRUNKLINE_BIN", trunkline).env(vm::guest::VARIABLE, guest);
+                    tested(&mut cargo).map(Outcome::Ran)
+                }
+                Err(error) => Ok(self.skipped(format!("{error:#}"))),
+            },
             Runner::Vm => vm::test::run(ws, args).map(Outcome::Ran),
         }
+    }
+
+    fn skipped(&self, reason: String) -> Outcome {
+        note(&format!("layer {} skipped: {reason}", self.name));
+        Outcome::Skipped(reason)
     }
 
     /// Why the layer does not run here unless it is named.

@@ -3,6 +3,7 @@
 //! The VM sees all files of the host. What it writes stays in its memory, except in the project's directory. It has no
 //! network. Nothing is installed but qemu.
 
+pub(crate) mod guest;
 mod initramfs;
 pub(crate) mod kernel;
 mod machine;

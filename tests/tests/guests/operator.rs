@@ -1,12 +1,10 @@
 //! A small operator's host: one NIC as a trunk with VLANs 2, 3, 6 and 100, the host's own device in VLAN 100 on the
 //! NIC itself, guests on taps that come and go by QEMU's scripts, guests on macvtaps, and a fake bridge.
 
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use trunkline_tests::{Guest, Place, Switch, output, per_port, ping, run, tcp, udp, wait_for};
+use trunkline_tests::{Guest, Place, QemuScripts, Switch, Vlan, output, per_port, ping, tcp, udp, wait_for};
 
 use crate::skip::kernel_datapath;
 
@@ -17,8 +15,7 @@ const TRANSFER: usize = 1 << 19;
 /// The host. What is in OVSDB survives its reboot.
 struct Site {
     machines: Machines,
-    up_script: PathBuf,
-    down_script: PathBuf,
+    scripts: QemuScripts,
     switch: Switch,
 }
 
@@ -45,15 +42,7 @@ impl Site {
     fn new() -> Self {
         let switch = Switch::new();
         let ovs = switch.ovs();
-        let script = |name: &str, body: &str| {
-            let path = ovs.rundir().join(name);
-            let database = ovs.rundir().join("db.sock");
-            fs::write(&path, body.replace("VSCTL", &format!("ovs-vsctl --db=unix:{}", database.display())))
-                .expect("a script");
-            path
-        };
-        let up_script = script("qemu-ifup", "set -e\nip link set $1 up\nVSCTL add-port solbr $1 tag=3\n");
-        let down_script = script("qemu-ifdown", "set -e\nVSCTL del-port $1\nip link set $1 down\n");
+        let scripts = QemuScripts::new(ovs, BRIDGE, &Vlan::Access(3));
         ovs.vsctl(&format!("add-br {BRIDGE}"));
         // The devices come with the machines; until then, Open vSwitch says so and goes on.
         ovs.vsctl(&format!(
@@ -63,7 +52,7 @@ impl Site {
         ));
         ovs.vsctl(&format!("add-br sol3 {BRIDGE} 3"));
         let machines = Machines::boot(&switch);
-        let mut site = Self { machines, up_script, down_script, switch };
+        let mut site = Self { machines, scripts, switch };
         site.start_tap_guest();
         site
     }
@@ -71,18 +60,14 @@ impl Site {
     fn start_tap_guest(&mut self) {
         let guest = Guest::tap(self.switch.netns(), "tap0");
         self.switch.netns().run("ip link set tap0 down");
-        self.script(&self.up_script);
+        self.scripts.up(self.switch.netns(), "tap0");
         guest.address(None, 3, 4);
         self.machines.tap = Some(guest);
     }
 
     fn stop_tap_guest(&mut self) {
-        self.script(&self.down_script);
+        self.scripts.down(self.switch.netns(), "tap0");
         self.machines.tap = None;
-    }
-
-    fn script(&self, script: &PathBuf) {
-        run(self.switch.netns().command("sh").arg(script).arg("tap0"));
     }
 
     /// All devices and the kernel's datapath go; the database stays. The tap guest is shut down before, by its script.

@@ -1,11 +1,14 @@
-//! The first file system of the VM: a cpio archive of a shell, the modules that reach the host's file system, and the
-//! script that mounts it.
-
-use std::path::Path;
+//! The first file system of a VM: a cpio archive of a shell, some modules, and the script that is its first process.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+
+use super::kernel::Kernel;
+use crate::command::note;
+use crate::debian;
+use crate::workspace::Workspace;
 
 const DIRECTORY: u32 = 0o04_0755;
 const PROGRAM: u32 = 0o10_0755;
@@ -18,6 +21,19 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
+    /// A shell in `bin`, these modules and what they need in `modules` (in the order of loading), and `init`.
+    pub(crate) fn new(ws: &Workspace, kernel: &Kernel, init: &str, modules: &[&str]) -> Result<Self> {
+        let mut archive = Self::default();
+        ["bin", "dev", "modules"].iter().for_each(|directory| archive.directory(directory));
+        archive.program("init", init.as_bytes());
+        archive.copy("bin/busybox", &busybox(ws)?)?;
+        for (place, module) in kernel.closure(modules)?.iter().enumerate() {
+            let name = module.file_name().context("a module has a name")?.to_string_lossy();
+            archive.copy(&format!("modules/{place:02}-{name}"), module)?;
+        }
+        Ok(archive)
+    }
+
     pub(crate) fn directory(&mut self, path: &str) {
         self.entry(path, DIRECTORY, &[]);
     }
@@ -58,6 +74,19 @@ impl Archive {
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
+}
+
+/// A shell and its tools in one program that needs no library: Debian's, unpacked, because its package and that of the
+/// program with libraries exclude each other.
+fn busybox(ws: &Workspace) -> Result<PathBuf> {
+    let place = ws.own_target("vm/busybox");
+    if !place.is_dir() {
+        note(&format!("fetching busybox from Debian bookworm into {}", place.display()));
+        debian::fetch(&place, "bookworm", |_suite| Ok(vec!["busybox-static".into()]), |_work| Ok(()))
+            .context("no busybox-static")?;
+    }
+    let found = ["bin/busybox", "usr/bin/busybox"].map(|path| place.join("root").join(path));
+    found.into_iter().find(|path| path.is_file()).context("the package has no busybox")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::initramfs::Archive;
 use super::kernel::Kernel;
 use crate::command::{find_program, note, tee};
-use crate::debian::{self, files};
+use crate::debian::files;
 use crate::workspace::Workspace;
 
 const INIT: &str = include_str!("init.sh");
@@ -23,10 +23,10 @@ const MODULES: &[&str] = &["virtio_pci", "virtio_console", "9pnet_virtio", "9p",
 
 /// A processor without what costs qemu's emulation time and brings nothing: five levels of page tables, large register
 /// files to be saved, string instructions that it does octet by octet.
-const EMULATED_CPU: &str = "max,la57=off,xsave=off,avx=off,avx2=off,erms=off";
+pub(super) const EMULATED_CPU: &str = "max,la57=off,xsave=off,avx=off,avx2=off,erms=off";
 /// An emulated processor does not speculate; its time stamp counter is the host's; the last is the flag `rep_good`, string
 /// instructions again, by its number, as 6.1 does not know its name there.
-const EMULATED_KERNEL: &str = "mitigations=off tsc=reliable clearcpuid=112";
+pub(super) const EMULATED_KERNEL: &str = "mitigations=off tsc=reliable clearcpuid=112";
 
 /// Variables of this process that the command in the VM gets, and the prefixes of others.
 const KEPT: [&str; 7] = ["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TERM", "USER"];
@@ -233,14 +233,8 @@ fn comma(path: &Path) -> OsString {
 }
 
 fn initramfs(ws: &Workspace, kernel: &Kernel, job: &Job) -> Result<Vec<u8>> {
-    let mut archive = Archive::default();
-    ["bin", "dev", "job", "modules"].iter().for_each(|directory| archive.directory(directory));
-    archive.program("init", INIT.as_bytes());
-    archive.copy("bin/busybox", &busybox(ws)?)?;
-    for (place, module) in kernel.closure(MODULES)?.iter().enumerate() {
-        let name = module.file_name().context("a module has a name")?.to_string_lossy();
-        archive.copy(&format!("modules/{place:02}-{name}"), module)?;
-    }
+    let mut archive = Archive::new(ws, kernel, INIT, MODULES)?;
+    archive.directory("job");
     archive.program("job/settings", settings(ws, kernel).as_bytes());
     archive.program("job/command", script(job).as_bytes());
     archive.program("job/last", LAST.as_bytes());
@@ -273,19 +267,6 @@ fn script(job: &Job) -> String {
 /// One word of a shell's.
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// A shell and its tools in one program that needs no library: Debian's, unpacked, because its package and that of the
-/// program with libraries exclude each other.
-fn busybox(ws: &Workspace) -> Result<PathBuf> {
-    let place = ws.own_target("vm/busybox");
-    if !place.is_dir() {
-        note(&format!("fetching busybox from Debian bookworm into {}", place.display()));
-        debian::fetch(&place, "bookworm", |_suite| Ok(vec!["busybox-static".into()]), |_work| Ok(()))
-            .context("no busybox-static")?;
-    }
-    let found = ["bin/busybox", "usr/bin/busybox"].map(|path| place.join("root").join(path));
-    found.into_iter().find(|path| path.is_file()).context("the package has no busybox")
 }
 
 /// Whether a VM can be had at all on this kind of machine.
