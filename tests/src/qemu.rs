@@ -5,8 +5,8 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{ChildStdin, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,10 @@ use crate::{Switch, patience, wait_for};
 const VARIABLE: &str = "TRUNKLINE_QEMU_GUEST";
 const PROGRAM: &str = "qemu-system-x86_64";
 const MEMORY_MIB: &str = "128";
+
+/// How often a guest is started that ends before it is ready: the kernel of an emulated one now and then panics in its
+/// first second.
+const ATTEMPTS: usize = 3;
 
 // With `patience`.
 
@@ -56,10 +60,16 @@ impl VirtioNet {
 #[derive(Debug)]
 pub struct Qemu {
     tap: String,
-    orders: ChildStdin,
-    answers: Receiver<String>,
     console: PathBuf,
     errors: PathBuf,
+    line: Command,
+    process: Process,
+}
+
+#[derive(Debug)]
+struct Process {
+    orders: ChildStdin,
+    answers: Receiver<String>,
     daemon: Daemon,
 }
 
@@ -81,32 +91,42 @@ impl Qemu {
         let (console, errors) = (file("console"), file("qemu"));
         let (netdev, nic) = device.options();
         let (up, down) = (scripts.up.display(), scripts.down.display());
-        let mut qemu = switch.netns().daemon(PROGRAM);
-        qemu.args(arguments.lines()).args(["-m", MEMORY_MIB]);
-        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        qemu.arg("-netdev").arg(format!("tap,id=net,ifname={tap},script={up},downscript={down}{netdev}"));
+        let mut line = switch.netns().daemon(PROGRAM);
+        line.args(arguments.lines()).args(["-m", MEMORY_MIB]);
+        line.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        line.arg("-netdev").arg(format!("tap,id=net,ifname={tap},script={up},downscript={down}{netdev}"));
         // Nobody boots from the network.
-        qemu.arg("-device")
+        line.arg("-device")
             .arg(format!("virtio-net-pci,netdev=net,mac=52:54:00:00:00:{number:02x},romfile={nic}"));
-        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
-        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&errors).expect("a file"));
-        let mut daemon = Daemon::spawn(&mut qemu);
-        let (orders, pipe) = daemon.take_pipes();
-        let (line, answers) = mpsc::channel();
-        // Ends with the guest.
-        thread::spawn(move || {
-            let lines = BufReader::new(pipe).lines().map_while(Result::ok);
-            lines.map(|text| text.trim_end().to_owned()).try_for_each(|text| line.send(text))
-        });
-        Self { tap: tap.to_owned(), orders, answers, console, errors, daemon }
+        line.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        line.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&errors).expect("a file"));
+        let process = Process::start(&mut line);
+        Self { tap: tap.to_owned(), console, errors, line, process }
     }
 
     /// Waits until the guest has booted.
     ///
     /// # Panics
     /// When it does not.
-    pub fn wait_ready(&self) {
-        while self.answer("boot", BOOT_LIMIT) != "ready" {}
+    pub fn wait_ready(&mut self) {
+        let mut attempt = 1;
+        loop {
+            match self.process.answers.recv_timeout(patience(BOOT_LIMIT)) {
+                Ok(word) if word == "ready" => return,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) if attempt < ATTEMPTS => {
+                    eprintln!(
+                        "guest {} ended before it was ready: starting it again\n{}",
+                        self.tap,
+                        self.said()
+                    );
+                    self.process.daemon.kill();
+                    self.process = Process::start(&mut self.line);
+                    attempt += 1;
+                }
+                Err(error) => panic!("guest {} does not boot: {error}\n{}", self.tap, self.said()),
+            }
+        }
     }
 
     /// Runs a line of shell in the guest, and returns what it printed.
@@ -117,11 +137,13 @@ impl Qemu {
     /// # Panics
     /// When the guest does not answer.
     pub fn sh(&mut self, line: &str) -> Result<String, String> {
-        let told = writeln!(self.orders, "{line}").and_then(|()| self.orders.flush());
+        let told = writeln!(self.process.orders, "{line}");
         told.unwrap_or_else(|error| panic!("guest {} takes no orders: {error}", self.tap));
         let mut printed = String::new();
         loop {
-            let answer = self.answer(line, COMMAND_LIMIT);
+            let answer = self.process.answers.recv_timeout(patience(COMMAND_LIMIT));
+            let answer =
+                answer.unwrap_or_else(|error| panic!("guest {}: {line}: {error}\n{}", self.tap, self.said()));
             match answer.strip_prefix("status ") {
                 Some("0") => return Ok(printed),
                 Some(status) => return Err(format!("{}: {line}: status {status}\n{printed}", self.tap)),
@@ -140,19 +162,28 @@ impl Qemu {
     /// # Panics
     /// When it does not, or fails.
     pub fn power_off(mut self) {
-        writeln!(self.orders, "poweroff -f").expect("the guest takes orders");
-        let status = wait_for("QEMU to end", COMMAND_LIMIT, || self.daemon.status());
+        writeln!(self.process.orders, "poweroff -f").expect("the guest takes orders");
+        let status = wait_for("QEMU to end", COMMAND_LIMIT, || self.process.daemon.status());
         assert!(status.success(), "QEMU of {} ended with {status}: {}", self.tap, self.said());
-    }
-
-    fn answer(&self, what: &str, limit: Duration) -> String {
-        let answer = self.answers.recv_timeout(patience(limit));
-        answer.unwrap_or_else(|error| panic!("guest {}: {what}: {error}\n{}", self.tap, self.said()))
     }
 
     /// What QEMU and the guest's kernel have to say.
     fn said(&self) -> String {
         let read = |path| fs::read(path).unwrap_or_default();
         String::from_utf8_lossy(&[read(&self.errors), read(&self.console)].concat()).into_owned()
+    }
+}
+
+impl Process {
+    fn start(line: &mut Command) -> Self {
+        let mut daemon = Daemon::spawn(line);
+        let (orders, pipe) = daemon.take_pipes();
+        let (send, answers) = mpsc::channel();
+        // Ends with QEMU, or when nobody is left to be told.
+        thread::spawn(move || {
+            let mut lines = BufReader::new(pipe).lines().map_while(Result::ok);
+            lines.try_for_each(|text| send.send(text.trim_end().to_owned()))
+        });
+        Self { orders, answers, daemon }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn prepare(ws: &Workspace) -> Result<PathBuf> {
     let archive = Archive::new(ws, &kernel, INIT, MODULES)?.finish();
     fs::write(&initramfs, archive).context("writing the guest's initramfs")?;
     let (image, initramfs) = (kernel.image()?, initramfs.to_string_lossy());
-    // With the second for a machine in which these tests run without KVM, though it has some itself.
+    // The second is for a machine without KVM inside of one that has it.
     let accelerators: &[&str] =
         if has_kvm() { &["-accel", "kvm", "-accel", "tcg"] } else { &["-accel", "tcg"] };
     let append = format!("console=ttyS0 panic=-1 oops=panic net.ifnames=0 quiet {EMULATED_KERNEL}");
