@@ -17,6 +17,8 @@ const SIZE: usize = 1 << 20;
 /// Where a guest sends back what it has got.
 const MIRROR: u16 = 7;
 const LIMIT: Duration = Duration::from_secs(30);
+/// For an echo to come.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// The guest on the trunk, in subnets 10.0.VLAN: address 1.
 const TRUNK: &str = "10.0.VLAN.1";
@@ -81,15 +83,21 @@ fn address(mut access: Qemu) -> Qemu {
     access
 }
 
+fn seconds(usual: Duration) -> u64 {
+    patience(usual).as_secs()
+}
+
 /// Waits until they reach each other: a bridge needs a moment for a new port.
 fn meet(from: &mut Qemu, to: &str) {
-    wait_for(&format!("an echo from {to}"), LIMIT, || from.sh(&format!("ping -c 1 -W 1 {to}")).ok());
+    wait_for(&format!("an echo from {to}"), LIMIT, || {
+        from.sh(&format!("ping -c 1 -W {} {to}", seconds(ECHO))).ok()
+    });
 }
 
 /// Echoes of the least and of the longest frame, none lost; then a transfer by TCP, there and back.
 fn talk(from: &mut Qemu, to: &str) {
     for size in [56, 1472] {
-        let said = from.sh(&format!("ping -c 3 -W 5 -s {size} {to}")).unwrap();
+        let said = from.sh(&format!("ping -c 3 -W {} -s {size} {to}", seconds(5 * ECHO))).unwrap();
         assert!(said.contains(" 0% packet loss"), "{said}");
     }
     let sent = from.sh("sha256sum </tmp/data").unwrap();
@@ -100,7 +108,7 @@ fn talk(from: &mut Qemu, to: &str) {
 /// The same, from the host.
 fn talk_from(host: &Netns, to: &str) {
     for size in [56, 1472] {
-        let said = host.run(&format!("ping -n -c 3 -i 0.2 -W 5 -s {size} {to}"));
+        let said = host.run(&format!("ping -n -c 3 -i 0.2 -W {} -s {size} {to}", seconds(5 * ECHO)));
         assert!(said.contains(" 0% packet loss"), "{said}");
     }
     let sent: Vec<u8> = (0..SIZE).map(|place| (place.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -156,7 +164,7 @@ fn receive_all(
 
 /// Nobody answers.
 fn reaches_not(from: &mut Qemu, to: &str) {
-    let said = from.sh(&format!("ping -c 2 -W 1 {to}"));
+    let said = from.sh(&format!("ping -c 2 -W {} {to}", seconds(ECHO)));
     assert!(said.is_err(), "{to} answers: {said:?}");
 }
 
