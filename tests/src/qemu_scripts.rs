@@ -28,7 +28,8 @@ impl QemuScripts {
             path
         };
         let up = format!("ip link set $1 up\n{vsctl} add-port {bridge} $1 {columns}\n");
-        let down = format!("{vsctl} del-port {bridge} $1\nip link set $1 down\n");
+        // Without the bridge, as it may be a fake one's that has this VLAN.
+        let down = format!("{vsctl} del-port $1\nip link set $1 down\n");
         Self { up: write("qemu-ifup", &up), down: write("qemu-ifdown", &down) }
     }
 
