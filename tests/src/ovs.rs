@@ -3,8 +3,10 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
 use crate::command::Daemon;
@@ -14,6 +16,9 @@ use crate::{output, patience, run, wait_for};
 /// A directory of the programs of another version than the installed one, as fetched by `cargo xtask ovs`.
 const PROGRAMS: &str = "TRUNKLINE_OVS_BIN";
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// An ovs-vswitchd before 3.1.1 that starts sooner after the machine finds no CPUs: its kernel datapath then has no
+/// handler, and drops what it has no flow for (Open vSwitch b354cee2e0a7).
+const CPUS_ARE_COUNTED: Duration = Duration::from_secs(10);
 
 /// How a port takes part in VLANs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -186,6 +191,7 @@ impl Ovs {
     }
 
     fn start_vswitchd(&mut self, netns: &Netns) {
+        thread::sleep(CPUS_ARE_COUNTED.saturating_sub(machine_age()));
         let database = format!("unix:{}", self.path("db.sock").display());
         self.vswitchd = Some(self.daemon(netns, "ovs-vswitchd", &[&database]));
         // The answer to this waits for the configuration to be applied, not only for the process; it would wait for
@@ -221,6 +227,12 @@ impl Ovs {
     fn path(&self, name: &str) -> PathBuf {
         self.rundir().join(name)
     }
+}
+
+/// By the clock that Open vSwitch reads: since the machine started.
+fn machine_age() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.try_into().expect("a time after the start")
 }
 
 /// For programs that wait for the daemons.
