@@ -168,7 +168,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
 
 impl Layer {
     fn run(&self, ws: &Workspace, trunkline: &Path, named: bool, args: &[OsString]) -> Result<Outcome> {
-        if let Some(reason) = self.unasked(named).or_else(|| self.missing()) {
+        if let Some(reason) = self.missing() {
             return Ok(self.skipped(reason));
         }
         match self.runner {
@@ -191,24 +191,13 @@ impl Layer {
                 }
                 Err(error) => Ok(self.skipped(format!("{error:#}"))),
             },
-            Runner::Vm => vm::test::run(ws, args).map(Outcome::Ran),
+            Runner::Vm => vm::test::run(ws, named, args).map(Outcome::Ran),
         }
     }
 
     fn skipped(&self, reason: String) -> Outcome {
         note(&format!("layer {} skipped: {reason}", self.name));
         Outcome::Skipped(reason)
-    }
-
-    /// Why the layer does not run here unless it is named.
-    fn unasked(&self, named: bool) -> Option<String> {
-        if named || !matches!(self.runner, Runner::Vm) || vm::has_kvm() {
-            return None;
-        }
-        // Its tests have passed on a machine without KVM, but not each time.
-        let reason = "without KVM it takes a quarter of an hour, and a test may be too slow for its own deadlines: \
-                      `cargo xtask test vm` runs it";
-        Some(reason.to_owned())
     }
 
     /// Why the layer cannot run here, after an attempt to install what it lacks.

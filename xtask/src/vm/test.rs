@@ -14,18 +14,40 @@ use crate::install;
 use crate::tally::{Reader, Tally};
 use crate::workspace::Workspace;
 
-/// Tests of the binary `namespaces`, by parts of their names: what the kernel's datapath or the kernel itself may do
-/// otherwise, no more than fits into four minutes of an emulated machine, and nothing that a slow one confuses.
-const CHOSEN: &[&str] = &["matrix::", "faults::restart_of_ovs_vswitchd", "neighbours::vlan_device_on_a_port"];
+/// A test binary and, by parts of their names, those of its tests that run.
+struct Choice {
+    binary: &'static str,
+    threads: &'static str,
+    /// No more than fits into three minutes of an emulated machine, with the other binary's.
+    quick: &'static [&'static str],
+    /// When the layer was named; none stands for all.
+    thorough: &'static [&'static str],
+}
 
-/// Of the binary `guests`, where there is a tc hook. The others take as long again, each.
-const CHOSEN_OF_GUESTS: &[&str] = &["pairs::"];
+/// What the kernel's datapath or the kernel itself may do otherwise.
+const CHOICES: [Choice; 2] = [
+    Choice {
+        binary: "namespaces",
+        // Most tests wait most of the time, and [`PATIENCE`] forgives what they do to each other.
+        threads: "--test-threads=2",
+        quick: OF_NAMESPACES,
+        thorough: OF_NAMESPACES,
+    },
+    Choice {
+        binary: "guests",
+        // Some of them measure rates.
+        threads: "--test-threads=1",
+        quick: &["pairs::", "hooks::"],
+        thorough: &[],
+    },
+];
 
-/// A kernel on which guests with offloads are Open vSwitch's alone.
-const WITHOUT_TCX: &str = "6.1";
-
-/// How many tests at a time: most of them wait most of the time, and [`PATIENCE`] forgives what they do to each other.
-const THREADS: &str = "--test-threads=2";
+const OF_NAMESPACES: &[&str] = &[
+    "matrix::",
+    "changes::trunks_and_modes_change_at_once",
+    "faults::restart_of_ovs_vswitchd",
+    "neighbours::vlan_device_on_a_port",
+];
 
 /// How much slower an emulated machine is (`TRUNKLINE_PATIENCE`).
 const PATIENCE: &str = "5";
@@ -36,26 +58,28 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Modules that are loaded by name: Open vSwitch's datapath is chosen by its presence.
 const SCRIPT: &str = r#"modprobe -a openvswitch tun veth && exec "$@""#;
 
-pub(crate) fn run(ws: &Workspace, args: &[OsString]) -> Result<Tally> {
+/// More tests where the layer was `named`; with `args`, those that these choose.
+pub(crate) fn run(ws: &Workspace, named: bool, args: &[OsString]) -> Result<Tally> {
     if let Err(error) = machine::check() {
         note(&format!("layer vm skipped: {error:#}"));
         return Ok(Tally { skipped: VERSIONS.len() as u32, ..Tally::default() });
     }
     // An emulated processor would need minutes more for the unoptimised one.
     let trunkline = install::build(ws)?;
-    let namespaces = test_binary(ws, "namespaces")?;
-    let guests = test_binary(ws, "guests")?;
-    let tallies = VERSIONS.iter().map(|(version, _suite)| match Kernel::get(ws, version) {
-        Ok(kernel) => {
-            let run =
-                |tests: &Path, chosen: &[&str]| under(ws, &kernel, &job(ws, &trunkline, tests, chosen, args));
-            let of_namespaces = run(&namespaces, CHOSEN)?;
-            let of_guests = match *version {
-                WITHOUT_TCX if args.is_empty() => Tally::default(),
-                _ => run(&guests, CHOSEN_OF_GUESTS)?,
-            };
-            Ok([of_namespaces, of_guests].into_iter().sum())
+    let jobs = CHOICES.iter().map(|choice| {
+        let mut command: Vec<OsString> = ["sh", "-c", SCRIPT, "sh"].map(Into::into).into();
+        command.push(test_binary(ws, choice.binary)?.into());
+        if args.is_empty() {
+            let tests = if named { choice.thorough } else { choice.quick };
+            command.extend([choice.threads].iter().chain(tests).map(Into::into));
+        } else {
+            command.extend_from_slice(args);
         }
+        Ok(job(ws, &trunkline, command))
+    });
+    let jobs: Vec<Job> = jobs.collect::<Result<_>>()?;
+    let tallies = VERSIONS.iter().map(|(version, _suite)| match Kernel::get(ws, version) {
+        Ok(kernel) => jobs.iter().map(|job| under(ws, &kernel, job)).sum(),
         Err(error) => {
             note(&format!("Linux {version} skipped: {error:#}"));
             Ok(Tally { skipped: 1, ..Tally::default() })
@@ -77,16 +101,7 @@ fn under(ws: &Workspace, kernel: &Kernel, job: &Job) -> Result<Tally> {
     Ok(reader.finish(success))
 }
 
-/// These tests, or those that `args` choose.
-fn job(ws: &Workspace, trunkline: &Path, tests: &Path, chosen: &[&str], args: &[OsString]) -> Job {
-    let mut command: Vec<OsString> = ["sh", "-c", SCRIPT, "sh"].map(Into::into).into();
-    command.push(tests.into());
-    if args.is_empty() {
-        command.push(THREADS.into());
-        command.extend(chosen.iter().map(Into::into));
-    } else {
-        command.extend_from_slice(args);
-    }
+fn job(ws: &Workspace, trunkline: &Path, command: Vec<OsString>) -> Job {
     let patience = if machine::has_kvm() { "1" } else { PATIENCE };
     Job {
         command,
