@@ -217,10 +217,11 @@ impl Contestant {
         let Self::Trunkline { kernel, vid, times, stations, forgotten, .. } = self else { return Ok(()) };
         introduce(kernel, *vid, *times, stations)?;
         let forgotten: Vec<_> = forgotten.iter().map(|mac| (key(*vid, *mac), None)).collect();
-        Ok(kernel.set_stations(&forgotten)?)
+        kernel.set_stations(&forgotten)?;
+        self.renew()
     }
 
-    /// Lets the bridge go on switching.
+    /// Lets the bridge go on switching, and soon the places of forgotten stations be others'.
     ///
     /// # Errors
     /// The kernel refuses.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use serde_json::Value;
 use trunkline_benches::path::Entry;
@@ -94,12 +94,19 @@ fn run(cli: &Cli) -> Result<()> {
     load_modules();
     let wanted =
         |suite: &&Suite| cli.suite.map_or(**suite != Suite::Driver || cli.full, |only| only == **suite);
-    let mut saved = None;
+    let (mut saved, mut failed) = (None, vec![]);
     for suite in Suite::value_variants().iter().filter(wanted) {
-        let results = suite.run(cli)?;
+        let name = suite.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        let results = match suite.run(cli) {
+            Ok(results) => results,
+            Err(error) => {
+                // The others take long, and are worth something by themselves.
+                eprintln!("trunkline-bench: {name}: {error:#}\n");
+                failed.push(name);
+                continue;
+            }
+        };
         if let Some(label) = &cli.save {
-            let name =
-                suite.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
             let file = save::save(&name, label, &results)?;
             println!("saved {}\n", file.display());
             saved = file.parent().map(Path::to_path_buf);
@@ -108,6 +115,7 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(directory) = saved {
         println!("wrote {}", report::write(&directory)?.display());
     }
+    ensure!(failed.is_empty(), "no figures of {}: see above", failed.join(", "));
     Ok(())
 }
 
