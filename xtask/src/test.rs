@@ -168,7 +168,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
 
 impl Layer {
     fn run(&self, ws: &Workspace, trunkline: &Path, named: bool, args: &[OsString]) -> Result<Outcome> {
-        if let Some(reason) = self.missing() {
+        if let Some(reason) = self.unasked(named).or_else(|| self.missing()) {
             return Ok(self.skipped(reason));
         }
         match self.runner {
@@ -198,6 +198,16 @@ impl Layer {
     fn skipped(&self, reason: String) -> Outcome {
         note(&format!("layer {} skipped: {reason}", self.name));
         Outcome::Skipped(reason)
+    }
+
+    /// Why the layer does not run here unless it is named.
+    fn unasked(&self, named: bool) -> Option<String> {
+        if named || !matches!(self.runner, Runner::Vm) || vm::has_kvm() {
+            return None;
+        }
+        let reason = "emulated kernels panic now and then without a fault of theirs, and without KVM it takes long: \
+                      `cargo xtask test vm` runs it";
+        Some(reason.to_owned())
     }
 
     /// Why the layer cannot run here, after an attempt to install what it lacks.

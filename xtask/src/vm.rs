@@ -20,6 +20,7 @@ use crate::command::note;
 use crate::workspace::Workspace;
 use crate::{ovs, setup};
 use kernel::Kernel;
+pub(crate) use machine::has_kvm;
 use machine::{Job, Machine};
 
 #[derive(clap::Args)]
