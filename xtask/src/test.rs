@@ -191,7 +191,7 @@ impl Layer {
                 }
                 Err(error) => Ok(self.skipped(format!("{error:#}"))),
             },
-            Runner::Vm => vm::test::run(ws, named, args).map(Outcome::Ran),
+            Runner::Vm => vm::test::run(ws, args).map(Outcome::Ran),
         }
     }
 

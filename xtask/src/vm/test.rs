@@ -18,10 +18,8 @@ use crate::workspace::Workspace;
 struct Choice {
     binary: &'static str,
     threads: &'static str,
-    /// As one layer of many.
-    quick: &'static [&'static str],
-    /// When the layer was named; none stands for all.
-    thorough: &'static [&'static str],
+    /// None stands for all.
+    tests: &'static [&'static str],
 }
 
 /// What the kernel's datapath or the kernel itself may do otherwise.
@@ -30,23 +28,19 @@ const CHOICES: [Choice; 2] = [
         binary: "namespaces",
         // Most tests wait most of the time, and [`PATIENCE`] forgives what they do to each other.
         threads: "--test-threads=2",
-        quick: OF_NAMESPACES,
-        thorough: OF_NAMESPACES,
+        tests: &[
+            "matrix::",
+            "changes::trunks_and_modes_change_at_once",
+            "faults::restart_of_ovs_vswitchd",
+            "neighbours::vlan_device_on_a_port",
+        ],
     },
     Choice {
         binary: "guests",
         // Some of them measure rates.
         threads: "--test-threads=1",
-        quick: &["pairs::", "hooks::"],
-        thorough: &[],
+        tests: &[],
     },
-];
-
-const OF_NAMESPACES: &[&str] = &[
-    "matrix::",
-    "changes::trunks_and_modes_change_at_once",
-    "faults::restart_of_ovs_vswitchd",
-    "neighbours::vlan_device_on_a_port",
 ];
 
 /// How much slower an emulated machine is (`TRUNKLINE_PATIENCE`).
@@ -58,8 +52,8 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Modules that are loaded by name: Open vSwitch's datapath is chosen by its presence.
 const SCRIPT: &str = r#"modprobe -a openvswitch tun veth && exec "$@""#;
 
-/// More tests where the layer was `named`; with `args`, those that these choose.
-pub(crate) fn run(ws: &Workspace, named: bool, args: &[OsString]) -> Result<Tally> {
+/// These tests, or those that `args` choose.
+pub(crate) fn run(ws: &Workspace, args: &[OsString]) -> Result<Tally> {
     if let Err(error) = machine::check() {
         note(&format!("layer vm skipped: {error:#}"));
         return Ok(Tally { skipped: VERSIONS.len() as u32, ..Tally::default() });
@@ -70,8 +64,7 @@ pub(crate) fn run(ws: &Workspace, named: bool, args: &[OsString]) -> Result<Tall
         let mut command: Vec<OsString> = ["sh", "-c", SCRIPT, "sh"].map(Into::into).into();
         command.push(test_binary(ws, choice.binary)?.into());
         if args.is_empty() {
-            let tests = if named { choice.thorough } else { choice.quick };
-            command.extend([choice.threads].iter().chain(tests).map(Into::into));
+            command.extend([choice.threads].iter().chain(choice.tests).map(Into::into));
         } else {
             command.extend_from_slice(args);
         }
