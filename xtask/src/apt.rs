@@ -1,12 +1,13 @@
 //! System packages by apt: said before it is done, without questions, and without starting daemons.
 
-use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::{env, fs, process};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::command::{find_program, note, output, run};
+use crate::debian::{self, Installed, Suite};
 use crate::setup::is_root;
 
 /// Installs packages and leaves the services among them stopped.
@@ -50,14 +51,39 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     if updated {
         update()?;
     }
-    let mut install = apt("sh");
-    install.args(["-c", INSTALL, "apt-install"]).args(packages);
-    let step = format!("installing {list}");
-    match run(&mut install, &step) {
+    match run_install(packages, &[]) {
         // Old package lists name versions that the archive no longer has.
-        Err(_) if !updated => update().and_then(|()| run(&mut install, &step)),
+        Err(_) if !updated => update().and_then(|()| run_install(packages, &[])),
         result => result,
     }
+    .or_else(|refused| match debian::release() {
+        Some(release) => one_by_one(packages, &release),
+        None => Err(refused),
+    })
+}
+
+/// `options` are for apt.
+fn run_install(packages: &[&str], options: &[String]) -> Result<()> {
+    let mut install = apt("sh");
+    install.args(["-c", INSTALL, "apt-install"]).args(options).args(packages);
+    run(&mut install, &format!("installing {}", packages.join(" ")))
+}
+
+/// Each package by itself and, where that is refused, of the release's backports: where parts of a program were installed
+/// from there, as of QEMU, others would have to replace them. All are tried, whatever becomes of the first ones.
+fn one_by_one(packages: &[&str], release: &str) -> Result<()> {
+    let refused: Vec<_> =
+        packages.iter().filter(|package| run_install(&[package], &[]).is_err()).copied().collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let backports = format!("{release}-backports");
+    note(&format!("looking for {} in {backports}; apt's own sources stay as they are", refused.join(" ")));
+    let lists = env::temp_dir().join(format!("trunkline-apt-{}", process::id()));
+    let result = Suite::read(&lists, &[release, &backports], Installed::Respected).and_then(|suite| {
+        refused.iter().map(|package| run_install(&[package], suite.options())).fold(Ok(()), Result::and)
+    });
+    fs::remove_dir_all(&lists).with_context(|| format!("removing {}", lists.display())).and(result)
 }
 
 /// Whether apt knows a package with a version to install; asks for package lists when there are none.

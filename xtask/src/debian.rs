@@ -25,7 +25,7 @@ pub(crate) fn fetch(
     if work.exists() {
         fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
     }
-    let suite = Suite::read(&work.join("apt"), suite)?;
+    let suite = Suite::read(&work.join("apt"), &[suite], Installed::Ignored)?;
     let packages = choose(&suite)?;
     let debs = work.join("debs");
     fs::create_dir_all(&debs)?;
@@ -42,23 +42,34 @@ pub(crate) fn fetch(
     fs::rename(&work, place).with_context(|| format!("moving {} to its place", work.display()))
 }
 
-/// apt with lists, cache and sources of its own, as if nothing were installed.
+/// What apt is to make of the packages that are installed on this machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Installed {
+    /// As if there were none.
+    Ignored,
+    /// What is to be installed has to go with them.
+    Respected,
+}
+
+/// apt with lists, cache and sources of its own.
 pub(crate) struct Suite(Vec<String>);
 
 impl Suite {
-    fn read(directory: &Path, suite: &str) -> Result<Self> {
+    /// Reads the package lists of some suites into a directory. Where versions differ, the last suite is preferred.
+    pub(crate) fn read(directory: &Path, suites: &[&str], installed: Installed) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(directory.join(part))?;
         }
         let archive = archive()?;
         let sources = directory.join("sources.list");
-        fs::write(&sources, format!("deb [signed-by={KEYRING}] {archive} {suite} main\n"))?;
-        fs::write(directory.join("status"), "")?;
+        let source = |suite| format!("deb [signed-by={KEYRING}] {archive} {suite} main\n");
+        fs::write(&sources, suites.iter().map(source).collect::<String>())?;
+        let state = directory.join("status");
+        fs::write(&state, "")?;
         let options = [
-            ("Dir::State", directory.to_path_buf()),
-            ("Dir::State::status", directory.join("status")),
             ("Dir::State::lists", directory.join("lists")),
             ("Dir::Cache", directory.join("cache")),
+            ("APT::Default-Release", suites.last().context("no suite")?.into()),
             ("Dir::Etc::sourcelist", sources),
             ("Dir::Etc::sourceparts", "/dev/null".into()),
             ("Dir::Etc::preferences", "/dev/null".into()),
@@ -67,19 +78,39 @@ impl Suite {
             // Its own user could not write to a directory of ours.
             ("APT::Sandbox::User", "".into()),
         ];
-        let options =
-            options.iter().flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={}", value.display())]);
+        let ignored = [("Dir::State", directory.to_path_buf()), ("Dir::State::status", state)];
+        let ignored = ignored.iter().filter(|_| installed == Installed::Ignored);
+        let options = ignored
+            .chain(&options)
+            .flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={}", value.display())]);
         let apt = Self(options.collect());
-        run(apt.command("apt-get").args(["-q", "update"]), &format!("reading the package list of {suite}"))?;
+        let step = format!("reading the package list of {}", suites.join(" and "));
+        run(apt.command("apt-get").args(["-q", "update"]), &step)?;
         Ok(apt)
     }
 
-    /// A program of apt that sees this suite.
+    /// What makes apt see these suites.
+    pub(crate) fn options(&self) -> &[String] {
+        &self.0
+    }
+
+    /// A program of apt that sees these suites.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(&self.0).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
         command
     }
+}
+
+/// The suite that this machine was installed from, if it is a Debian release.
+pub(crate) fn release() -> Option<String> {
+    debian_release(&fs::read_to_string("/etc/os-release").ok()?)
+}
+
+fn debian_release(os_release: &str) -> Option<String> {
+    let value = |name: &str| os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    (value("ID")?.trim_matches('"') == "debian").then_some(())?;
+    Some(value("VERSION_CODENAME")?.trim_matches('"').to_owned())
 }
 
 /// The Debian archive that apt is set up with here.
@@ -127,5 +158,12 @@ mod tests {
         let targets = "http://a/debian-security/ Debian Debian-Security\nhttp://a/debian/ Debian Debian\n";
         assert_eq!(debian_archive(targets).as_deref(), Some("http://a/debian/"));
         assert_eq!(debian_archive("http://b/ubuntu/ Ubuntu Ubuntu\n"), None);
+    }
+
+    #[test]
+    fn the_release_is_known_on_debian_only() {
+        let debian = "PRETTY_NAME=\"Debian GNU/Linux 12\"\nVERSION_CODENAME=bookworm\nID=debian\n";
+        assert_eq!(debian_release(debian).as_deref(), Some("bookworm"));
+        assert_eq!(debian_release("ID=ubuntu\nVERSION_CODENAME=noble\n"), None);
     }
 }
