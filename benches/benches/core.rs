@@ -59,11 +59,11 @@ impl Tables for TwoPorts {
         Ok(())
     }
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
-    fn flow(&self, _: u32) -> Option<abi::Flow> {
-        self.flow.get()
+    fn flow<R>(&self, _: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
+        read(&self.flow.get()?)
     }
-    fn remember(&self, _: u32, flow: abi::Flow) {
-        self.flow.set(self.remembers.then_some(flow));
+    fn remember(&self, _: u64, flow: &abi::Flow) {
+        self.flow.set(self.remembers.then_some(*flow));
     }
 }
 

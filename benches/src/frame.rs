@@ -77,7 +77,7 @@ fn sum(octets: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_core::{L4Checksum, l4_checksum};
+    use trunkline_core::{L4Checksum, Payload, l4_checksum};
 
     use super::*;
 
@@ -87,7 +87,7 @@ mod tests {
             let frame = frame(RECEIVER, vid);
             assert_eq!(frame.len(), 60);
             assert_eq!(sum(&frame[payload..payload + 20]), 0xffff);
-            assert_eq!(l4_checksum(&frame[..], payload), L4Checksum::Complete);
+            assert_eq!(l4_checksum(&frame[..], &Payload::of(&frame[..]).unwrap()), L4Checksum::Complete);
         }
     }
 

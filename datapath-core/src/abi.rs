@@ -10,10 +10,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
-pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_6";
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_7";
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -143,17 +143,17 @@ pub struct Census {
     pub reserved: [u64; 5],
 }
 
-/// Places in the flow cache of each CPU: a power of two.
-pub const FLOW_PLACES: u32 = 1 << 12;
-
-/// Value of map `FLOWS`, a per-CPU array: 48 octets. `crate::flow` says what it is for.
+/// Value of map `FLOWS`, an array by CPU and place, as many for each CPU as the agent chooses, a power of two: 64 octets, and
+/// as the map starts at a page, a line of the processor's caches. `crate::flow` says what it is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Flow {
     /// Addresses, type and the TCI behind the type of a tag, as they come, in little-endian order.
     pub start: [u64; 2],
-    /// Generation of the tables and second of the clock. No frame has the stamp 0 of an empty place.
-    pub stamp: u64,
+    /// Generation of the tables by which this was found.
+    pub generation: u64,
+    /// When, by the programs' clock, the second ends in which it was found. All is over in an empty place, with 0.
+    pub until: u64,
     /// The interface index of the device that the frame came from, and in the highest bit whether the hook is tc.
     pub device: u32,
     /// Length of the longest frame that both ports take, as received, in octets.
@@ -164,15 +164,20 @@ pub struct Flow {
     pub egress: u16,
     /// The frame's VLAN.
     pub vid: u16,
-    /// Which edit its tag needs.
+    /// Which edit the frame's tag needs, as in `crate::flow`.
     pub edit: u16,
-    /// The tag that the edit writes.
+    /// The tag that it writes: TPID in the high half, TCI in the low one.
     pub tag: u32,
-    /// Bits, as in `crate::flow`: whether unfinished checksums have to be looked for, TCP is left to tc, the frame has a tag.
-    pub flags: u32,
+    /// Bits, as in `crate::flow`: whether unfinished checksums have to be looked for, and whether TCP is left to tc.
+    pub checks: u32,
+    /// Zero.
+    pub reserved: u64,
 }
 
-/// Value of map `COUNTERS`, a per-CPU array by `PortNo`.
+/// Value of map `COUNTERS`, an array by CPU that the agent maps into its memory: what was counted there, by `PortNo`.
+pub type CpuCounters = [Counters; MAX_PORTS as usize];
+
+/// What is counted of a port: 352 octets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Counters {
@@ -219,13 +224,13 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
-    assert!(ABI_VERSION == 6 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_6"));
+    assert!(ABI_VERSION == 7 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_7"));
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);
     assert!(size_of::<Place>() == 16);
     assert!(size_of::<Bucket>() == 64 && size_of::<Census>() == 64);
-    assert!(size_of::<Flow>() == 48 && FLOW_PLACES.is_power_of_two());
+    assert!(size_of::<Flow>() == 64);
     assert!(size_of::<Counters>() == 352);
     assert!(size_of::<Trace>() == 20);
     assert!(PuntReason::ALL.len() <= 32);

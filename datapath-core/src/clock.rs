@@ -42,6 +42,13 @@ impl Ticks {
     pub const fn seconds(self, count: u64) -> u32 {
         (((count.wrapping_sub(self.first) >> 3) * self.eight) >> 35) as u32
     }
+
+    /// The first count that may be in another second than this one.
+    pub const fn until(self, count: u64) -> u64 {
+        let eights = count.wrapping_sub(self.first) >> 3;
+        let left = (1 << 35) - (eights * self.eight) % (1 << 35);
+        self.first.wrapping_add((eights + left.div_ceil(self.eight)) << 3)
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +76,20 @@ mod tests {
                     second > 10_000_000 || at_the_end == second,
                     "{hz} ticks a second, {second} s: {at_the_end} s"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_lasts_until_its_end() {
+        for per_second in [100, 250, 1000] {
+            let ticks = Ticks::new(per_second);
+            let first = (1 << 32) - 300 * u64::from(per_second);
+            for count in (first..first + 5000).chain(first + (1 << 33)..first + (1 << 33) + 5000) {
+                let until = ticks.until(count);
+                assert!(until > count && until <= count + u64::from(per_second) + 8);
+                assert_eq!(ticks.seconds(until - 1), ticks.seconds(count));
+                assert_eq!(ticks.seconds(until), ticks.seconds(count) + 1);
             }
         }
     }

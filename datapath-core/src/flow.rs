@@ -1,17 +1,20 @@
 //! The flow cache: what became of the last frame of the same form.
 //!
 //! Where a frame goes depends on the device and the hook it came from, its addresses and its tag (its [`Form`], which has its
-//! type too), on the tables, and on the second. So a verdict is remembered under its form, with a stamp of the tables'
-//! generation and the second, and is as good as a new one while both are the same: a change of the configuration, a move and
-//! the passing of time show at once. What also depends on the rest of the frame, its length, protocol and checksum, is looked
-//! at each time.
+//! type too), on the tables, and on the second. So a verdict is remembered under its form, with the tables' generation and the
+//! end of the second, and is as good as a new one in that generation until then: a change of the configuration, a move and the
+//! passing of time show at once. What also depends on the rest of the frame, its length, protocol and checksum, is looked at
+//! each time.
 //!
 //! A form is made of the frame's octets as they are, before they are parsed: finding a verdict is most of what the program
 //! does to most frames.
 //!
+//! Each form has one place. Where another's valid verdict is, it takes the place now and then only: so the verdicts of forms
+//! with many frames remain, and of more forms than there are places some do.
+//!
 //! Only [`Verdict::Forward`] is remembered; whatever concerns Open vSwitch or is dropped takes the long way.
 
-use crate::{Hook, Start, Tag, TagOp, Vid, abi};
+use crate::{Hook, Tag, TagOp, Vid, abi};
 
 /// What decides where a frame goes, but for the tables and the time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,71 +24,87 @@ pub(crate) struct Form {
     device: u32,
 }
 
-/// When a verdict was found: it is valid at no other time.
+/// How long a verdict is valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stamp(u64);
+pub(crate) struct Validity {
+    /// Generation of the tables.
+    pub(crate) generation: u64,
+    /// In ticks of the clock.
+    pub(crate) until: u64,
+}
 
-/// A remembered verdict, and what a frame must be like for it.
+/// What is looked for in each frame of a form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Flow {
+pub(crate) struct Checks(u32);
+
+/// Where frames of a form go, and what such a frame must be like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Route {
     pub(crate) ingress: u16,
     pub(crate) egress: u16,
     pub(crate) vid: Vid,
     pub(crate) tag: TagOp,
     /// Length that the egress device takes, in octets, received header included.
     pub(crate) longest: u32,
-    /// Whether the frame has a tag as received.
-    pub(crate) tagged: bool,
-    /// Whether a frame with an unfinished checksum is left to Open vSwitch.
-    pub(crate) partial_checksums: bool,
-    /// Whether TCP is left to the tc program, which gets it merged.
-    pub(crate) leaves_tcp: bool,
+    pub(crate) checks: Checks,
+}
+
+impl Route {
+    /// Nowhere.
+    pub(crate) const NONE: Self =
+        Self { ingress: 0, egress: 0, vid: Vid::ZERO, tag: TagOp::Keep, longest: 0, checks: Checks(0) };
 }
 
 impl Form {
-    /// The form of a frame, unless it is of no interest to the cache.
+    /// Of a frame with this header, as [`crate::Start::split`] has it.
     #[inline(always)]
-    pub(crate) const fn new(start: &Start, ifindex: u32, hook: Hook) -> Option<Self> {
-        let [first, second] = start.words;
-        let tagged = announces_tag((second >> 32) as u16);
-        if !start.complete || tagged && announces_tag(start.inner) {
-            return None;
-        }
-        // Behind another type, the last two octets are payload.
-        let second = if tagged { second } else { second & 0xffff_ffff_ffff };
+    pub(crate) const fn new(header: [u64; 2], ifindex: u32, hook: Hook) -> Self {
         let at_tc = match hook {
             Hook::Xdp => 0,
             Hook::Tc => 1 << 31,
         };
-        Some(Self { start: [first, second], device: ifindex | at_tc })
+        Self { start: header, device: ifindex | at_tc }
     }
 
-    /// The one place in the cache where the form may be.
+    /// What the one place in the cache where the form may be is found by.
     #[inline(always)]
-    pub(crate) const fn place(&self) -> u32 {
+    pub(crate) const fn hash(&self) -> u64 {
         // Multiplicative hashing (Knuth, TAOCP 6.4): the product's high bits depend on all bits. Addresses differ in their
-        // last octets, which the rotation keeps from meeting.
+        // last octets, which are in different places of the two words.
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         let [first, second] = self.start;
-        let mixed = first ^ second.rotate_left(40) ^ self.device as u64;
-        let product = mixed.wrapping_mul(GOLDEN);
-        ((product ^ product << 27) >> (64 - abi::FLOW_PLACES.trailing_zeros())) as u32
+        let mixed = first ^ second ^ self.device as u64;
+        mixed.wrapping_mul(GOLDEN)
     }
 }
 
-/// Whether these two octets, in little-endian order, are a TPID.
-#[inline(always)]
-const fn announces_tag(octets: u16) -> bool {
-    const CUSTOMER: u16 = u16::from_le_bytes([0x81, 0x00]);
-    const SERVICE: u16 = u16::from_le_bytes([0x88, 0xa8]);
-    octets == CUSTOMER || octets == SERVICE
-}
+impl Checks {
+    const PARTIAL_CHECKSUMS: u32 = 1 << 0;
+    const LEAVES_TCP: u32 = 1 << 1;
 
-impl Stamp {
-    /// For what is read from the tables after their generation.
+    /// Whether a frame with an unfinished checksum is left to Open vSwitch, and whether TCP is left to the tc program, which
+    /// gets it merged.
     #[inline(always)]
-    pub(crate) const fn new(generation: u32, now_s: u32) -> Self {
-        Self((generation as u64) << 32 | now_s as u64)
+    pub(crate) const fn new(partial_checksums: bool, leaves_tcp: bool) -> Self {
+        Self(
+            if partial_checksums { Self::PARTIAL_CHECKSUMS } else { 0 }
+                | if leaves_tcp { Self::LEAVES_TCP } else { 0 },
+        )
+    }
+
+    #[inline(always)]
+    pub(crate) const fn none(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn partial_checksums(self) -> bool {
+        self.0 & Self::PARTIAL_CHECKSUMS != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn leaves_tcp(self) -> bool {
+        self.0 & Self::LEAVES_TCP != 0
     }
 }
 
@@ -94,69 +113,68 @@ const PUSH: u16 = 1;
 const POP: u16 = 2;
 const REPLACE: u16 = 3;
 
-const PARTIAL_CHECKSUMS: u32 = 1 << 0;
-const LEAVES_TCP: u32 = 1 << 1;
-const TAGGED: u32 = 1 << 2;
-
-impl Flow {
+impl abi::Flow {
     /// To be remembered.
     #[inline(always)]
-    pub(crate) const fn to_abi(self, form: &Form, stamp: Stamp) -> abi::Flow {
-        let (edit, tag) = match self.tag {
+    pub(crate) const fn new(form: &Form, validity: Validity, route: &Route) -> Self {
+        let (edit, tag) = match route.tag {
             TagOp::Keep => (KEEP, 0),
             TagOp::Push(tag) => (PUSH, tag.to_word()),
             TagOp::Pop => (POP, 0),
             TagOp::Replace(tag) => (REPLACE, tag.to_word()),
         };
-        abi::Flow {
+        Self {
             start: form.start,
-            stamp: stamp.0,
+            generation: validity.generation,
+            until: validity.until,
             device: form.device,
-            longest: self.longest,
-            ingress: self.ingress,
-            egress: self.egress,
-            vid: self.vid.get(),
+            longest: route.longest,
+            ingress: route.ingress,
+            egress: route.egress,
+            vid: route.vid.get(),
             edit,
             tag,
-            flags: if self.partial_checksums { PARTIAL_CHECKSUMS } else { 0 }
-                | if self.leaves_tcp { LEAVES_TCP } else { 0 }
-                | if self.tagged { TAGGED } else { 0 },
+            checks: route.checks.0,
+            reserved: 0,
         }
     }
 
-    /// What is remembered, if it is of this form and still valid.
+    /// Whether it is of this form, and valid in this generation and at this tick.
     #[inline(always)]
-    pub(crate) const fn from_abi(flow: &abi::Flow, form: &Form, stamp: Stamp) -> Option<Self> {
-        if flow.start[0] != form.start[0]
-            || flow.start[1] != form.start[1]
-            || flow.device != form.device
-            || flow.stamp != stamp.0
-        {
-            return None;
+    pub(crate) const fn is_of(&self, form: &Form, generation: u64, ticks: u64) -> bool {
+        self.start[0] == form.start[0]
+            && self.start[1] == form.start[1]
+            && self.device == form.device
+            && self.is_valid(generation, ticks)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_valid(&self, generation: u64, ticks: u64) -> bool {
+        self.generation == generation && ticks < self.until
+    }
+
+    /// What a frame has to be looked at for.
+    #[inline(always)]
+    pub(crate) const fn checks(&self) -> Checks {
+        Checks(self.checks)
+    }
+
+    /// The edit that its tag needs.
+    #[inline(always)]
+    pub(crate) const fn edit(&self) -> TagOp {
+        match (self.edit, Tag::from_word(self.tag)) {
+            (PUSH, Some(tag)) => TagOp::Push(tag),
+            (REPLACE, Some(tag)) => TagOp::Replace(tag),
+            (POP, _) => TagOp::Pop,
+            _ => TagOp::Keep,
         }
-        let tag = match flow.edit {
-            KEEP => TagOp::Keep,
-            PUSH => TagOp::Push(Tag::from_word(flow.tag)),
-            POP => TagOp::Pop,
-            _ => TagOp::Replace(Tag::from_word(flow.tag)),
-        };
-        Some(Self {
-            ingress: flow.ingress,
-            egress: flow.egress,
-            vid: Vid::from_tci(flow.vid),
-            tag,
-            longest: flow.longest,
-            tagged: flow.flags & TAGGED != 0,
-            partial_checksums: flow.flags & PARTIAL_CHECKSUMS != 0,
-            leaves_tcp: flow.flags & LEAVES_TCP != 0,
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Mac, Pcp, Tpid};
+    use crate::{Mac, Pcp, Start, Tpid};
 
     const A: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
     const B: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
@@ -168,7 +186,11 @@ mod tests {
     }
 
     fn form(rest: [u8; 6], ifindex: u32) -> Form {
-        Form::new(&start(A, B, rest), ifindex, Hook::Xdp).expect("of interest")
+        form_of(start(A, B, rest), ifindex, Hook::Xdp)
+    }
+
+    fn form_of(start: Start, ifindex: u32, hook: Hook) -> Form {
+        Form::new(start.split().0, ifindex, hook)
     }
 
     const UNTAGGED: [u8; 6] = [8, 0, 0x45, 0, 0x81, 0];
@@ -189,14 +211,14 @@ mod tests {
             form(tagged(customer, 0x1000), 7),
             form(tagged(customer, 0x200a), 7),
             form(tagged(customer, 0xffff), 7),
-            Form::new(&start(A, B, UNTAGGED), 7, Hook::Tc).expect("of interest"),
-            Form::new(&start(B, A, UNTAGGED), 7, Hook::Xdp).expect("of interest"),
+            form_of(start(A, B, UNTAGGED), 7, Hook::Tc),
+            form_of(start(B, A, UNTAGGED), 7, Hook::Xdp),
         ];
         for (place, a) in forms.iter().enumerate() {
             assert!(forms[place + 1..].iter().all(|b| a != b), "{a:?}");
         }
         for stacked in [[0x81, 0, 0, 1, 0x88, 0xa8], [0x88, 0xa8, 0, 1, 0x81, 0]] {
-            assert_eq!(Form::new(&start(A, B, stacked), 7, Hook::Tc), None);
+            assert!(start(A, B, stacked).split().1.is_none());
         }
     }
 
@@ -215,37 +237,33 @@ mod tests {
             for low in 0..256_u32 {
                 let [.., a, b] = low.to_be_bytes();
                 let [dst, src] = pair(Mac::new([2, 0, 0, 0, a, b]));
-                let form = Form::new(&start(dst, src, rest), 7, Hook::Xdp).expect("of interest");
-                assert!(form.place() < abi::FLOW_PLACES);
-                places.insert(form.place());
+                let form = form_of(start(dst, src, rest), 7, Hook::Xdp);
+                places.insert(form.hash() >> (64 - 14));
             }
             assert!(places.len() > 230, "{}", places.len());
         }
     }
 
     #[test]
-    fn a_flow_is_remembered_for_its_form_and_stamp_only() {
+    fn a_flow_is_remembered_for_its_form_and_as_long_as_it_is_valid() {
         let tag = Tag::new(Tpid::Dot1Ad, Pcp::new(5).unwrap(), Vid::new(100).unwrap());
         let (vid, longest) = (Vid::new(4095).unwrap(), 9018);
         for tag in [TagOp::Keep, TagOp::Push(tag), TagOp::Pop, TagOp::Replace(tag)] {
-            for flags in 0..8_u8 {
-                let [partial_checksums, leaves_tcp, tagged] = [1, 2, 4].map(|bit| flags & bit != 0);
-                let flow = Flow {
-                    ingress: 3,
-                    egress: 1023,
-                    vid,
-                    tag,
-                    longest,
-                    tagged,
-                    partial_checksums,
-                    leaves_tcp,
-                };
-                let (this, stamp) = (form(UNTAGGED, 7), Stamp::new(9, 1000));
-                let remembered = flow.to_abi(&this, stamp);
-                assert_eq!(Flow::from_abi(&remembered, &this, stamp), Some(flow));
-                assert_eq!(Flow::from_abi(&remembered, &form(UNTAGGED, 8), stamp), None);
-                for other in [Stamp::new(9, 1001), Stamp::new(8, 1000)] {
-                    assert_eq!(Flow::from_abi(&remembered, &this, other), None);
+            for (partial_checksums, leaves_tcp) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
+                let checks = Checks::new(partial_checksums, leaves_tcp);
+                assert_eq!(
+                    (checks.partial_checksums(), checks.leaves_tcp()),
+                    (partial_checksums, leaves_tcp)
+                );
+                let route = Route { ingress: 3, egress: 1023, vid, tag, longest, checks };
+                let this = form(UNTAGGED, 7);
+                let flow = abi::Flow::new(&this, Validity { generation: 9, until: 1000 }, &route);
+                assert_eq!((flow.edit(), flow.checks()), (tag, checks));
+                assert!(flow.is_of(&this, 9, 999) && !flow.is_of(&form(UNTAGGED, 8), 9, 999));
+                for (generation, ticks) in [(9, 1000), (8, 999), (10, 999)] {
+                    assert!(!flow.is_of(&this, generation, ticks));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What the switch reads of a frame: both addresses and at most one tag, from a fixed window.
 
-use crate::{Mac, Tag, Tpid};
+use crate::{Mac, Tag};
 
 /// Octets of a frame that [`Header::parse`] looks at: two addresses, a tag and the type after it.
 pub const HEADER_LEN: usize = 18;
@@ -23,6 +23,15 @@ pub trait Frame {
 
     /// `N` octets from `offset` on, if the frame has them. A tag beside the frame is not among them.
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// Of the 28 octets from `offset` on, if the frame has them, those from 0, 4, 12 and 20 on, each eight in little-endian
+    /// order: where they are in an IPv4 header.
+    #[inline(always)]
+    fn words(&self, offset: usize) -> Option<[u64; 4]> {
+        let octets = self.window::<28>(offset)?;
+        let word = |start: usize| octets[start..].first_chunk().map(|word| u64::from_le_bytes(*word));
+        Some([word(0)?, word(4)?, word(12)?, word(20)?])
+    }
 
     /// How it starts, with a tag that the kernel keeps beside the frame in its place; [`Start::NONE`] if it is too short.
     #[inline(always)]
@@ -77,25 +86,64 @@ impl Start {
         Self::new([first, second as u64 | (u32::from_le_bytes(tag.to_bytes()) as u64) << 32], ethertype)
     }
 
+    /// The octets of addresses and tag, or type, alone, and what is behind, if anything.
+    #[inline(always)]
+    pub(crate) const fn split(&self) -> ([u64; 2], Payload) {
+        let [first, second] = self.words;
+        let outer = (second >> 32) as u16;
+        if self.complete && !announces_tag(outer) {
+            let payload = Payload { ethertype: outer, offset: PLAIN_LEN };
+            return ([first, second & 0xffff_ffff_ffff], payload);
+        }
+        let whole = self.complete && !announces_tag(self.inner);
+        (self.words, Payload { ethertype: self.inner, offset: if whole { HEADER_LEN } else { 0 } })
+    }
+
     /// The header that this is.
     #[inline(always)]
     pub const fn parse(self) -> Header {
         let [a0, a1, a2, a3, a4, a5, a6, a7] = self.words[0].to_le_bytes();
         let [b0, b1, b2, b3, t0, t1, c0, c1] = self.words[1].to_le_bytes();
-        let [outer, tci] = [u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1])];
-        // Made of what may be no tag, too: where there is none, compilers may otherwise carry along a register that was
-        // never written, which verifiers refuse.
-        let tag = Tag::from_word((outer as u32) << 16 | tci as u32);
-        let tagging = match Tpid::from_ethertype(outer) {
-            None => Tagging::Untagged,
-            Some(_) => match Tpid::from_ethertype(u16::from_be(self.inner.to_le())) {
-                None => Tagging::Single(tag),
-                Some(_) => Tagging::Stacked,
-            },
-        };
+        let tagged = announces_tag(u16::from_le_bytes([t0, t1]));
+        let stacked = tagged && announces_tag(self.inner);
+        let tag = Tag::from_word(if tagged && !stacked { u32::from_be_bytes([t0, t1, c0, c1]) } else { 0 });
         let (dst, src) = (Mac::new([a0, a1, a2, a3, a4, a5]), Mac::new([a6, a7, b0, b1, b2, b3]));
-        Header { dst, src, tagging }
+        Header { dst, src, tag, stacked }
     }
+}
+
+/// What a frame carries behind at most one tag, if that is in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Payload {
+    /// Its type, whose octets are in little-endian order.
+    pub(crate) ethertype: u16,
+    /// Where it begins, in octets.
+    pub(crate) offset: usize,
+}
+
+impl Payload {
+    /// Whether there is none: the frame is too short, or has two tags.
+    ///
+    /// Not by an `Option`: compilers may otherwise carry along a register that was never written, which verifiers refuse.
+    #[inline(always)]
+    pub(crate) const fn is_none(&self) -> bool {
+        self.offset == 0
+    }
+
+    /// Of a frame, unless that is too short or has two tags.
+    #[must_use]
+    pub fn of<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
+        let (_, payload) = frame.start().split();
+        (!payload.is_none()).then_some(payload)
+    }
+}
+
+/// Whether these two octets, in little-endian order, are a TPID.
+#[inline(always)]
+const fn announces_tag(octets: u16) -> bool {
+    const CUSTOMER: u16 = u16::from_le_bytes([0x81, 0x00]);
+    const SERVICE: u16 = u16::from_le_bytes([0x88, 0xa8]);
+    octets == CUSTOMER || octets == SERVICE
 }
 
 /// Where a frame is met, which decides how it can be sent on.
@@ -117,17 +165,6 @@ impl Frame for [u8] {
     }
 }
 
-/// The tags in front of a frame's payload.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tagging {
-    /// No tag.
-    Untagged,
-    /// One tag, and a payload that is not a tag.
-    Single(Tag),
-    /// Two tags or more.
-    Stacked,
-}
-
 /// The part of a frame that decides where it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
@@ -135,8 +172,10 @@ pub struct Header {
     pub dst: Mac,
     /// Source address.
     pub src: Mac,
-    /// Tags.
-    pub tagging: Tagging,
+    /// The only tag.
+    pub tag: Option<Tag>,
+    /// There are two tags or more.
+    pub stacked: bool,
 }
 
 impl Header {
@@ -150,6 +189,7 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Tpid;
 
     const MACS: [u8; 12] = [2, 0, 0, 0, 0, 0xd, 2, 0, 0, 0, 0, 0x5];
 
@@ -163,7 +203,7 @@ mod tests {
     #[test]
     fn untagged() {
         let header = parse([0x08, 0x00, 0x45, 0, 0x81, 0x00]);
-        assert_eq!(header.tagging, Tagging::Untagged);
+        assert_eq!((header.tag, header.stacked), (None, false));
         assert_eq!(header.dst, Mac::new([2, 0, 0, 0, 0, 0xd]));
         assert_eq!(header.src, Mac::new([2, 0, 0, 0, 0, 0x5]));
     }
@@ -172,7 +212,7 @@ mod tests {
     fn one_tag_of_either_type() {
         for (bytes, tpid) in [([0x81, 0x00], Tpid::Dot1Q), ([0x88, 0xa8], Tpid::Dot1Ad)] {
             let header = parse([bytes[0], bytes[1], 0x70, 0x64, 0x08, 0x00]);
-            assert_eq!(header.tagging, Tagging::Single(Tag::from_wire(tpid, 0x7064)));
+            assert_eq!((header.tag, header.stacked), (Some(Tag::from_wire(tpid, 0x7064)), false));
         }
     }
 
@@ -189,12 +229,15 @@ mod tests {
 
     #[test]
     fn a_type_that_is_no_tag_to_ovs_is_payload() {
-        assert_eq!(parse([0x91, 0x00, 0, 1, 0x81, 0x00]).tagging, Tagging::Untagged);
+        let header = parse([0x91, 0x00, 0, 1, 0x81, 0x00]);
+        assert_eq!((header.tag, header.stacked), (None, false));
     }
 
     #[test]
     fn a_tag_after_a_tag_is_a_stack() {
-        assert_eq!(parse([0x81, 0x00, 0, 1, 0x88, 0xa8]).tagging, Tagging::Stacked);
-        assert_eq!(parse([0x88, 0xa8, 0, 1, 0x81, 0x00]).tagging, Tagging::Stacked);
+        for stack in [[0x81, 0x00, 0, 1, 0x88, 0xa8], [0x88, 0xa8, 0, 1, 0x81, 0x00]] {
+            let header = parse(stack);
+            assert_eq!((header.tag, header.stacked), (None, true));
+        }
     }
 }

@@ -12,7 +12,7 @@
 //! With native VLANs other than 0, VLAN 0 is not a member.
 
 use crate::{
-    Pcp, Tag, TagOp, Tagging, Tpid, Vid,
+    Pcp, Tag, TagOp, Tpid, Vid,
     abi::{self, NO_VID},
 };
 
@@ -104,17 +104,6 @@ impl abi::Port {
             Some(_) if !tagged => TagOp::Pop,
             Some(received) if received.same_but_dei(sent) => TagOp::Keep,
             Some(_) => TagOp::Replace(sent),
-        }
-    }
-}
-
-impl Tagging {
-    /// The one tag, if there is one.
-    #[inline(always)]
-    pub const fn single(self) -> Option<Tag> {
-        match self {
-            Self::Single(tag) => Some(tag),
-            Self::Untagged | Self::Stacked => None,
         }
     }
 }

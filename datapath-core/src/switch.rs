@@ -4,10 +4,10 @@
 //! change the FDB is punted, so that Open vSwitch changes its own with it. Frames of a form that was forwarded a moment
 //! ago take a short cut (`crate::flow`).
 
-use crate::flow::{Flow, Form, Stamp};
+use crate::flow::{Checks, Form, Route, Validity};
 use crate::{
-    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PLAIN_LEN,
-    PuntReason, Start, Tag, Tagging, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
+    DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PLAIN_LEN, Payload,
+    PuntReason, Start, Tag, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
 };
 
 /// The tables that the switch reads and the one that it writes. Numbers are as in [`abi`].
@@ -39,17 +39,29 @@ pub trait Tables {
 
     /// Generation of the tables: another one after every change of them, except to a station that is new or remains on
     /// its port.
-    fn generation(&self) -> u32 {
+    fn generation(&self) -> u64 {
         0
+    }
+    /// The clock in a unit that takes less than seconds to find.
+    fn ticks(&self) -> u64 {
+        u64::from(self.now_s())
+    }
+    /// A later tick, up to which the second is the same as at this one.
+    fn until(&self, ticks: u64) -> u64 {
+        ticks + 1
     }
     /// Begins another generation.
     fn outdate_flows(&self) {}
-    /// What is remembered at a place, below [`abi::FLOW_PLACES`].
-    fn flow(&self, _place: u32) -> Option<abi::Flow> {
+    /// Has what is remembered at a place looked at where it is. The place is given by the high bits of the hash.
+    fn flow<R>(&self, _hash: u64, _read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
         None
     }
     /// Remembers it there.
-    fn remember(&self, _place: u32, _flow: abi::Flow) {}
+    fn remember(&self, _hash: u64, _flow: &abi::Flow) {}
+    /// True at random, now and then.
+    fn now_and_then(&self) -> bool {
+        true
+    }
 }
 
 /// A verdict, and what was found on the way to it.
@@ -69,33 +81,79 @@ pub struct Outcome {
 /// The frame is only read: to carry out the verdict is up to the caller.
 #[inline(always)]
 pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Outcome {
-    let now_s = tables.now_s();
-    // Before the other tables: what is found in them is at least as new.
-    let stamp = Stamp::new(tables.generation(), now_s);
-    let start = frame.start();
-    let form = Form::new(&start, ifindex, tables.hook());
-
-    let remembered = form.and_then(|form| Flow::from_abi(&tables.flow(form.place())?, &form, stamp));
-    let flow = match remembered {
-        Some(flow) => flow,
-        None => match look_up(frame, tables, ifindex, &start, now_s) {
-            Ok(flow) => {
-                if let Some(form) = form {
-                    tables.remember(form.place(), flow.to_abi(&form, stamp));
-                }
-                flow
-            }
-            Err(outcome) => return outcome,
-        },
-    };
-    let verdict = match unfit(frame, &flow) {
-        None => Verdict::Forward { port: flow.egress, tag: flow.tag },
-        Some(reason) => Verdict::Punt(reason),
-    };
-    Outcome { ingress: Some(flow.ingress), vid: Some(flow.vid), verdict }
+    if let Some(outcome) = recall(frame, tables, ifindex) {
+        return outcome;
+    }
+    let mut flow = abi::Flow::default();
+    match route(frame, tables, ifindex, |found| flow = found) {
+        Some(refusal) => refusal,
+        None => follow(frame, &flow),
+    }
 }
 
-/// The long way, through the tables.
+/// The short way: by what is remembered of the last frame of this form, if anything is.
+#[inline(always)]
+pub fn recall<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Option<Outcome> {
+    let (ticks, generation) = (tables.ticks(), tables.generation());
+    let (header, payload) = frame.start().split();
+    if payload.is_none() {
+        return None;
+    }
+    let form = Form::new(header, ifindex, tables.hook());
+    tables
+        .flow(form.hash(), |flow| flow.is_of(&form, generation, ticks).then(|| flow.outcome(frame, &payload)))
+}
+
+/// The long way, through the tables: where frames of this form go, for `take` and for [`recall`]. An outcome says that they go
+/// nowhere, and is never [`Verdict::Forward`].
+///
+/// It is not one value with two cases: of the case that is not there, compilers may carry along registers that were never
+/// written, which verifiers refuse.
+#[inline(always)]
+pub fn route<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    ifindex: u32,
+    take: impl FnOnce(abi::Flow),
+) -> Option<Outcome> {
+    // Before the second and the other tables: what is found then is at least as new.
+    let (ticks, generation) = (tables.ticks(), tables.generation());
+    let start = frame.start();
+    let mut found = Route::NONE;
+    if let Err(outcome) = look_up(frame, tables, ifindex, &start, tables.now_s(), &mut found) {
+        return Some(outcome);
+    }
+    let (header, _) = start.split();
+    let form = Form::new(header, ifindex, tables.hook());
+    let flow = abi::Flow::new(&form, Validity { generation, until: tables.until(ticks) }, &found);
+    let taken = tables.flow(form.hash(), |other| other.is_valid(generation, ticks).then_some(()));
+    if taken.is_none() || tables.now_and_then() {
+        tables.remember(form.hash(), &flow);
+    }
+    take(flow);
+    None
+}
+
+/// What becomes of a frame of which [`route`] has found where it goes.
+#[inline(always)]
+pub fn follow<F: Frame + ?Sized>(frame: &F, flow: &abi::Flow) -> Outcome {
+    let (_, payload) = frame.start().split();
+    flow.outcome(frame, &payload)
+}
+
+impl abi::Flow {
+    /// What becomes of a frame whose form is this one's.
+    #[inline(always)]
+    fn outcome<F: Frame + ?Sized>(&self, frame: &F, payload: &Payload) -> Outcome {
+        let verdict = match unfit(frame, payload, self) {
+            None => Verdict::Forward { port: self.egress, tag: self.edit() },
+            Some(reason) => Verdict::Punt(reason),
+        };
+        Outcome { ingress: Some(self.ingress), vid: Some(Vid::from_tci(self.vid)), verdict }
+    }
+}
+
+/// Where a frame of this form goes, by the tables; an error is what becomes of one that goes nowhere.
 #[inline(always)]
 fn look_up<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -103,7 +161,8 @@ fn look_up<F: Frame + ?Sized, T: Tables>(
     ifindex: u32,
     start: &Start,
     now_s: u32,
-) -> Result<Flow, Outcome> {
+    found: &mut Route,
+) -> Result<(), Outcome> {
     let mut outcome = Outcome { ingress: None, vid: None, verdict: Verdict::Punt(PuntReason::NotAPort) };
     let Some(port_no) = tables.port_no(ifindex) else { return Err(outcome) };
     let Some(port) = tables.port(port_no) else { return Err(outcome) };
@@ -115,7 +174,7 @@ fn look_up<F: Frame + ?Sized, T: Tables>(
         Err(verdict) => Err(verdict),
         Ok(admitted) => {
             outcome.vid = Some(admitted.classified.vid);
-            route(frame, tables, port, port_no, &admitted)
+            choose(frame, tables, port, port_no, &admitted, found)
         }
     };
     routed.map_err(|verdict| Outcome { verdict, ..outcome })
@@ -151,10 +210,10 @@ fn admit<'t, F: Frame + ?Sized, T: Tables>(
         return punt(PuntReason::ShortFrame);
     }
     let header = start.parse();
-    if header.tagging == Tagging::Stacked {
+    if header.stacked {
         return punt(PuntReason::StackedTags);
     }
-    let tag = header.tagging.single();
+    let tag = header.tag;
     if tag.is_some() && frame.len() < SHORTEST_TAGGED {
         return punt(PuntReason::ShortFrame);
     }
@@ -186,20 +245,21 @@ fn admit<'t, F: Frame + ?Sized, T: Tables>(
 
 /// Source, destination and egress rules.
 #[inline(always)]
-fn route<F: Frame + ?Sized, T: Tables>(
+fn choose<F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &T,
     port: &abi::Port,
     port_no: u16,
     admitted: &Admitted<'_>,
-) -> Result<Flow, Verdict> {
+    found: &mut Route,
+) -> Result<(), Verdict> {
     let Admitted { header, classified, bridge, now_s } = admitted;
     let punt = |reason| Err(Verdict::Punt(reason));
     let key = |mac| FdbKey { bridge: port.bridge, vid: classified.vid, mac };
 
     // Open vSwitch's userspace datapath has no room for longer ones (`netdev_linux_rxq_recv`, OVS `lib/netdev-linux.c`),
     // and does not learn from them.
-    if !frame.fits(counted_header(header.tagging) + port.mtu as usize) {
+    if !frame.fits(counted_header(header.tag) + port.mtu as usize) {
         return punt(PuntReason::OverMtu);
     }
     // What is learned changes nothing for the second: such a frame is punted.
@@ -230,23 +290,24 @@ fn route<F: Frame + ?Sized, T: Tables>(
     if !out.has(if at_xdp { abi::PORT_TARGET } else { abi::PORT_TC_TARGET }) {
         return punt(PuntReason::UnreachableDestination);
     }
-    let received = header.tagging.single();
-    if let Some(tag) = received
+    if let Some(tag) = header.tag
         && tag.dei()
         && port.has(abi::PORT_LEAVES_DEI)
     {
         return punt(PuntReason::DropEligible);
     }
-    Ok(Flow {
+    *found = Route {
         ingress: port_no,
         egress: station.port,
         vid: classified.vid,
-        tag: out.egress(*classified, received),
-        longest: counted_header(header.tagging) as u32 + out.mtu.min(port.mtu),
-        tagged: header.tagging != Tagging::Untagged,
-        partial_checksums: at_xdp && port.has(abi::PORT_PARTIAL_CHECKSUMS),
-        leaves_tcp: at_xdp && port.has(abi::PORT_TC_FOLLOWS) && out.has(abi::PORT_TAKES_MERGED),
-    })
+        tag: out.egress(*classified, header.tag),
+        longest: counted_header(header.tag) as u32 + out.mtu.min(port.mtu),
+        checks: Checks::new(
+            at_xdp && port.has(abi::PORT_PARTIAL_CHECKSUMS),
+            at_xdp && port.has(abi::PORT_TC_FOLLOWS) && out.has(abi::PORT_TAKES_MERGED),
+        ),
+    };
+    Ok(())
 }
 
 /// The kernel frees a frame with a tag that is shorter, before anybody sees it (`skb_vlan_untag`, net/core/skbuff.c).
@@ -255,8 +316,8 @@ const SHORTEST_TAGGED: usize = 20;
 /// Octets of a frame that do not count against an MTU. An 802.1Q tag is among them (`packet_length`, kernel
 /// net/openvswitch/vport.c), an 802.1ad one only with the kernel datapath, so that it counts.
 #[inline(always)]
-fn counted_header(tagging: Tagging) -> usize {
-    match tagging.single().map(Tag::tpid) {
+fn counted_header(tag: Option<Tag>) -> usize {
+    match tag.map(Tag::tpid) {
         Some(Tpid::Dot1Q) => HEADER_LEN,
         Some(Tpid::Dot1Ad) | None => PLAIN_LEN,
     }
@@ -264,17 +325,20 @@ fn counted_header(tagging: Tagging) -> usize {
 
 /// Why this frame cannot go where others of its form go.
 #[inline(always)]
-fn unfit<F: Frame + ?Sized>(frame: &F, flow: &Flow) -> Option<PuntReason> {
+fn unfit<F: Frame + ?Sized>(frame: &F, payload: &Payload, flow: &abi::Flow) -> Option<PuntReason> {
     if !frame.fits(flow.longest as usize) {
         return Some(PuntReason::OverMtu);
     }
-    let payload = if flow.tagged { HEADER_LEN } else { PLAIN_LEN };
+    let checks = flow.checks();
+    if checks.none() {
+        return None;
+    }
     // The kernel merges segments (GRO) on their way to the tc program, and a receiver that takes them so has a fraction
     // of the work. All TCP goes there, whatever its length: what XDP sends would overtake what is being merged.
-    if flow.leaves_tcp && carries_tcp(frame, payload) {
+    if checks.leaves_tcp() && carries_tcp(frame, payload) {
         return Some(PuntReason::TcpToMerge);
     }
-    if flow.partial_checksums {
+    if checks.partial_checksums() {
         match l4_checksum(frame, payload) {
             L4Checksum::Complete => {}
             L4Checksum::Partial => return Some(PuntReason::PartialChecksum),

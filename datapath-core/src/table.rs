@@ -85,13 +85,16 @@ impl Shape {
     const ROOM: u32 = 4;
     /// Buckets of the largest table, of 1 GiB.
     const MOST: u32 = 1 << 24;
+    /// Fewest stations to make room for, in 64 KiB: in a small table, chance may fill both buckets of a station long before.
+    const LEAST: u32 = 1024;
 
     /// For so many stations, with two numbers that nobody can guess.
     pub const fn new(limit: u32, secrets: [u64; 2]) -> Self {
         let [a, b] = secrets;
         let most = Self::MOST * BUCKET_PLACES / Self::ROOM;
         let limit = if limit < most { limit } else { most };
-        let places = if limit < 64 { 64 } else { limit.next_power_of_two() } as u64 * Self::ROOM as u64;
+        let places = if limit < Self::LEAST { Self::LEAST } else { limit.next_power_of_two() } as u64
+            * Self::ROOM as u64;
         Self { secrets: [a, b | 1], mask: (places / BUCKET_PLACES as u64) as u32 - 1, limit }
     }
 
@@ -141,6 +144,16 @@ struct Sought {
     buckets: [u32; 2],
 }
 
+/// What is in a bucket, for a station that is to be entered.
+struct Bucketful<'m> {
+    /// Whether it has that station.
+    known: bool,
+    /// A place for it.
+    free: Option<&'m Place>,
+    /// Places that are not free.
+    used: u32,
+}
+
 impl<M: Memory> Table<M> {
     /// A table of this shape; the memory has as many buckets.
     #[inline(always)]
@@ -186,8 +199,7 @@ impl<M: Memory> Table<M> {
     /// The entry of a station.
     #[inline(always)]
     pub fn get(&self, key: &FdbKey) -> Option<FdbEntry> {
-        let (_, entry) = self.find(&self.seek(key))?;
-        Some(FdbEntry::from_word(entry))
+        self.found(&self.seek(key))
     }
 
     /// The entries of two stations.
@@ -195,13 +207,39 @@ impl<M: Memory> Table<M> {
     /// The first words of both are read before either is looked at: so the processor waits for both at a time.
     #[inline(always)]
     pub fn get_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
-        let sought = keys.map(|key| self.seek(key));
-        for sought in &sought {
-            if let Some(bucket) = self.memory.bucket(sought.buckets[0]) {
-                self.memory.load(&bucket.places[0].key);
+        let (one, other) = (self.seek(keys[0]), self.seek(keys[1]));
+        self.touch(one.buckets[0]);
+        self.touch(other.buckets[0]);
+        [self.found(&one), self.found(&other)]
+    }
+
+    /// Begins to read a bucket.
+    #[inline(always)]
+    fn touch(&self, number: u32) {
+        if let Some(bucket) = self.memory.bucket(number) {
+            self.memory.load(&bucket.places[0].key);
+        }
+    }
+
+    #[inline(always)]
+    fn found(&self, sought: &Sought) -> Option<FdbEntry> {
+        let word = self.word(sought);
+        (word != 0).then(|| FdbEntry::from_word(word))
+    }
+
+    /// The entry of the station that is sought, or 0. An `Option` would be fewer words here, but compilers may carry along a
+    /// register that was never written for what it lacks, which verifiers refuse.
+    #[inline(always)]
+    fn word(&self, sought: &Sought) -> u64 {
+        for number in sought.buckets {
+            let Some(bucket) = self.memory.bucket(number) else { break };
+            for place in &bucket.places {
+                if let Some(entry) = self.entry(sought, place) {
+                    return entry;
+                }
             }
         }
-        sought.map(|sought| Some(FdbEntry::from_word(self.find(&sought)?.1)))
+        0
     }
 
     /// Overwrites the entry of a station. Returns whether there is such a station.
@@ -229,24 +267,33 @@ impl<M: Memory> Table<M> {
     }
 
     #[inline(always)]
-    fn insert_locked(&self, census: &Census, sought: &Sought, entry: FdbEntry) -> Result<Entered, Full> {
-        let (mut free, mut used) = ([None; 2], [0; 2]);
-        for (which, number) in sought.buckets.into_iter().enumerate() {
-            let Some(bucket) = self.memory.bucket(number) else { return Err(Full) };
-            for place in &bucket.places {
-                if self.entry(sought, place).is_some() {
-                    return Ok(Entered::Known);
-                }
-                if self.memory.load(&place.key) == FREE {
-                    free[which] = Some(place);
-                } else {
-                    used[which] += 1;
-                }
+    fn look_over(&self, sought: &Sought, number: u32) -> Option<Bucketful<'_>> {
+        let mut found = Bucketful { known: false, free: None, used: 0 };
+        for place in &self.memory.bucket(number)?.places {
+            found.known |= self.entry(sought, place).is_some();
+            if self.memory.load(&place.key) == FREE {
+                found.free = Some(place);
+            } else {
+                found.used += 1;
             }
         }
-        // The first one is read first. The emptier of two is hardly ever full (Azar and others, Balanced Allocations, 1994).
-        let second = used[0] >= BUCKET_PLACES / 2 && used[1] < used[0];
-        let free = if second { free[1] } else { free[0] };
+        Some(found)
+    }
+
+    #[inline(always)]
+    fn insert_locked(&self, census: &Census, sought: &Sought, entry: FdbEntry) -> Result<Entered, Full> {
+        let [first, second] = sought.buckets;
+        let (Some(first), Some(second)) = (self.look_over(sought, first), self.look_over(sought, second))
+        else {
+            return Err(Full);
+        };
+        if first.known || second.known {
+            return Ok(Entered::Known);
+        }
+        // The first one is read first, and a second is a second distant read. Of two that are nearly full the emptier one is
+        // hardly ever full (Azar and others, Balanced Allocations, 1994).
+        let emptier = first.used >= BUCKET_PLACES - 1 && second.used < first.used;
+        let free = if emptier { second.free } else { first.free };
         let entered = self.memory.load(&census.entered);
         let stations = entered.wrapping_sub(self.memory.load(&census.left));
         let Some(place) = free.filter(|_| stations < u64::from(self.shape.limit)) else { return Err(Full) };

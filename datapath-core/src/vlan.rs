@@ -1,5 +1,7 @@
 //! 802.1Q tags and sets of VLANs.
 
+use core::num::NonZeroU32;
+
 use bytemuck::{Pod, Zeroable};
 
 /// A VLAN identifier, 0..=4095 (802.1Q clause 9.6).
@@ -89,9 +91,11 @@ impl Tpid {
 
 /// One tag on the wire: TPID, PCP, DEI and VID (802.1Q clause 9.5).
 ///
-/// Kept as the number that its four octets are, TPID first: the BPF program writes it in one piece.
+/// Kept as the number that its four octets are, TPID first: the BPF program writes it in one piece. That is never zero, so that
+/// an `Option` of it is one word that is always written: of others, compilers may carry along a register that never was, which
+/// verifiers refuse.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Tag(u32);
+pub struct Tag(NonZeroU32);
 
 impl Tag {
     const DEI: u32 = 1 << 12;
@@ -105,13 +109,17 @@ impl Tag {
     /// A tag as received.
     #[inline(always)]
     pub const fn from_wire(tpid: Tpid, tci: u16) -> Self {
-        Self((tpid.ethertype() as u32) << 16 | tci as u32)
+        match Self::from_word((tpid.ethertype() as u32) << 16 | tci as u32) {
+            Some(tag) => tag,
+            // Not reached: no TPID is zero.
+            None => Self(NonZeroU32::MIN),
+        }
     }
 
     /// The protocol identifier.
     #[inline(always)]
     pub const fn tpid(self) -> Tpid {
-        match Tpid::from_ethertype((self.0 >> 16) as u16) {
+        match Tpid::from_ethertype((self.to_word() >> 16) as u16) {
             Some(Tpid::Dot1Ad) => Tpid::Dot1Ad,
             _ => Tpid::Dot1Q,
         }
@@ -120,7 +128,7 @@ impl Tag {
     /// Priority, drop-eligible bit and VLAN.
     #[inline(always)]
     pub const fn tci(self) -> u16 {
-        self.0 as u16
+        self.to_word() as u16
     }
 
     /// The VLAN.
@@ -138,25 +146,28 @@ impl Tag {
     /// The drop-eligible bit.
     #[inline(always)]
     pub const fn dei(self) -> bool {
-        self.0 & Self::DEI != 0
+        self.to_word() & Self::DEI != 0
     }
 
     /// The four octets on the wire.
     #[inline(always)]
     pub const fn to_bytes(self) -> [u8; 4] {
-        self.0.to_be_bytes()
+        self.to_word().to_be_bytes()
     }
 
     /// The tag as a number.
     #[inline(always)]
     pub(crate) const fn to_word(self) -> u32 {
-        self.0
+        self.0.get()
     }
 
-    /// The tag with this number, which [`Self::to_word`] gave.
+    /// The tag with this number, which [`Self::to_word`] gave; none with 0.
     #[inline(always)]
-    pub(crate) const fn from_word(word: u32) -> Self {
-        Self(word)
+    pub(crate) const fn from_word(word: u32) -> Option<Self> {
+        match NonZeroU32::new(word) {
+            Some(word) => Some(Self(word)),
+            None => None,
+        }
     }
 
     /// Whether Open vSwitch holds the two for the same tag. It cannot represent the drop-eligible bit
@@ -164,7 +175,7 @@ impl Tag {
     /// that is the same in everything else keeps the DEI it came with.
     #[inline(always)]
     pub const fn same_but_dei(self, other: Self) -> bool {
-        self.0 | Self::DEI == other.0 | Self::DEI
+        self.to_word() | Self::DEI == other.to_word() | Self::DEI
     }
 }
 

@@ -1,35 +1,39 @@
 //! Counters per port, with one for each reason.
 
-use trunkline_core::{DropReason, PuntReason};
+use trunkline_core::{DropReason, PuntReason, abi};
 
-use crate::maps::count;
+use crate::maps::Live;
+
+const LAST_PORT: usize = abi::MAX_PORTS as usize - 1;
 
 #[inline(always)]
 fn add(counter: &mut u64, n: u64) {
     *counter = counter.wrapping_add(n);
 }
 
-/// A frame went up to Open vSwitch.
-#[inline(always)]
-pub(crate) fn punted(ingress: u16, reason: PuntReason) {
-    count(ingress, |counters| add(&mut counters.punted[reason.index() & 31], 1));
-}
+impl Live {
+    /// A frame went up to Open vSwitch.
+    #[inline(always)]
+    pub(crate) fn punted(&self, ingress: u16, reason: PuntReason) {
+        self.count(|ports| add(&mut ports[usize::from(ingress) & LAST_PORT].punted[reason.index() & 31], 1));
+    }
 
-/// A frame was dropped.
-#[inline(always)]
-pub(crate) fn dropped(ingress: u16, reason: DropReason) {
-    count(ingress, |counters| add(&mut counters.dropped[reason.index() & 7], 1));
-}
+    /// A frame was dropped.
+    #[inline(always)]
+    pub(crate) fn dropped(&self, ingress: u16, reason: DropReason) {
+        self.count(|ports| add(&mut ports[usize::from(ingress) & LAST_PORT].dropped[reason.index() & 7], 1));
+    }
 
-/// A frame of so many octets as received left through `egress` with so many.
-#[inline(always)]
-pub(crate) fn forwarded(ingress: u16, received: usize, egress: u16, sent: usize) {
-    count(ingress, |counters| {
-        add(&mut counters.rx_frames, 1);
-        add(&mut counters.rx_bytes, received as u64);
-    });
-    count(egress, |counters| {
-        add(&mut counters.tx_frames, 1);
-        add(&mut counters.tx_bytes, sent as u64);
-    });
+    /// A frame of so many octets as received left through `egress` with so many.
+    #[inline(always)]
+    pub(crate) fn forwarded(&self, ingress: u16, received: usize, egress: u16, sent: usize) {
+        self.count(|ports| {
+            let from = &mut ports[usize::from(ingress) & LAST_PORT];
+            add(&mut from.rx_frames, 1);
+            add(&mut from.rx_bytes, received as u64);
+            let to = &mut ports[usize::from(egress) & LAST_PORT];
+            add(&mut to.tx_frames, 1);
+            add(&mut to.tx_bytes, sent as u64);
+        });
+    }
 }

@@ -5,7 +5,10 @@ use core::{arch::asm, sync::atomic::AtomicU64};
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, generated::bpf_jiffies64},
+    helpers::{
+        bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+        generated::bpf_jiffies64,
+    },
     macros::map,
     maps::{Array, DevMap, PerCpuArray},
 };
@@ -41,18 +44,20 @@ static LEARNED: Array<u32> = Array::with_max_entries(abi::MAX_PORTS, 0);
 #[map]
 pub(crate) static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
 
-/// Counters by `PortNo`.
+/// What is counted on each CPU, as many as the agent finds when it loads the programs. The kernel's arrays for each CPU have
+/// small values only, and so need a look-up for each port.
 #[map]
-static COUNTERS: PerCpuArray<abi::Counters> = PerCpuArray::with_max_entries(abi::MAX_PORTS, 0);
+static COUNTERS: Array<abi::CpuCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Generation of the tables: when they last changed, in the low bits of the monotonic clock's nanoseconds. A remembered
-/// verdict is used for a second at most, so that no two changes within its life have the same number.
+/// What became of frames of late: places for each CPU, one CPU's after the other's. The agent sets the size when it loads the
+/// programs. The kernel's arrays for each CPU would not begin with a page.
 #[map]
-static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+static FLOWS: Array<abi::Flow> = Array::with_max_entries(1, 0);
 
-/// What became of frames of late.
-#[map]
-static FLOWS: PerCpuArray<abi::Flow> = PerCpuArray::with_max_entries(abi::FLOW_PLACES, 0);
+/// Generation of the tables: when they last changed, in nanoseconds of the monotonic clock.
+///
+/// The agent finds it as the map `.bss`, whose only variable it is: programs read it without a look-up.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// The same for `trunkline_trace`, which runs where a port's program may interrupt it.
 #[map]
@@ -66,9 +71,10 @@ pub(crate) static TRACE: Array<abi::Trace> = Array::with_max_entries(1, 0);
 #[unsafe(no_mangle)]
 static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
 
-/// Whether there is a flow cache: 1, or 0 on a kernel that may run one program amidst another on the same CPU.
+/// How many places for flows each CPU has, as a power of two; 0 for none, on a kernel that may run one program amidst another on
+/// the same CPU.
 #[unsafe(no_mangle)]
-static TRUNKLINE_FLOWS: Global<u32> = Global::new(1);
+static TRUNKLINE_FLOWS: Global<u32> = Global::new(0);
 
 /// Where stations are in map `FDB`.
 #[unsafe(no_mangle)]
@@ -146,22 +152,45 @@ fn update(key: &FdbKey, entry: u64) {
     stations().update(key, FdbEntry::from_word(entry));
 }
 
-/// Runs `change` on this CPU's counters of a port.
-#[inline(always)]
-pub(crate) fn count(port: u16, change: impl FnOnce(&mut abi::Counters)) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(port)) {
-        // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
-        change(unsafe { &mut *counters });
-    }
+/// The tables as the ports' program of a hook uses them.
+pub(crate) struct Live {
+    hook: Hook,
+    /// On which the program runs to its end undisturbed.
+    cpu: u32,
 }
 
-/// The tables as the ports' program of a hook uses them.
-pub(crate) struct Live(pub(crate) Hook);
+impl Live {
+    /// For a program of this hook.
+    #[inline(always)]
+    pub(crate) fn new(hook: Hook) -> Self {
+        // SAFETY: the helper has no preconditions.
+        Self { hook, cpu: unsafe { bpf_get_smp_processor_id() } }
+    }
+
+    /// Runs `change` on this CPU's counters.
+    #[inline(always)]
+    pub(crate) fn count(&self, change: impl FnOnce(&mut abi::CpuCounters)) {
+        if let Some(counters) = COUNTERS.get_ptr_mut(self.cpu) {
+            // SAFETY: nobody else uses this CPU's meanwhile.
+            change(unsafe { &mut *counters });
+        }
+    }
+
+    /// This CPU's place for a flow.
+    #[inline(always)]
+    fn place(&self, hash: u64) -> Option<*mut abi::Flow> {
+        let bits = TRUNKLINE_FLOWS.load();
+        if bits == 0 {
+            return None;
+        }
+        FLOWS.get_ptr_mut(self.cpu << (bits & 31) | (hash >> (bits.wrapping_neg() & 63)) as u32)
+    }
+}
 
 impl Tables for Live {
     #[inline(always)]
     fn hook(&self) -> Hook {
-        self.0
+        self.hook
     }
 
     #[inline(always)]
@@ -182,14 +211,8 @@ impl Tables for Live {
 
     #[inline(always)]
     fn now_s(&self) -> u32 {
-        let ticks = TRUNKLINE_TICKS.load();
-        if ticks.used() {
-            // SAFETY: the helper reads a counter and has no preconditions.
-            return ticks.seconds(unsafe { bpf_jiffies64() });
-        }
-        // SAFETY: the helper reads a clock and has no preconditions.
-        let ns = unsafe { bpf_ktime_get_coarse_ns() };
-        (ns / 1_000_000_000) as u32
+        let rate = TRUNKLINE_TICKS.load();
+        if rate.used() { rate.seconds(jiffies()) } else { (coarse_ns() / SECOND_NS) as u32 }
     }
 
     #[inline(always)]
@@ -213,38 +236,61 @@ impl Tables for Live {
     }
 
     #[inline(always)]
-    fn generation(&self) -> u32 {
-        // SAFETY: an array's value is always there, and aligned.
-        GENERATION.get_ptr(0).map_or(0, |generation| unsafe { generation.read_volatile() })
+    fn generation(&self) -> u64 {
+        // SAFETY: a variable, which others write in one piece.
+        unsafe { GENERATION.as_ptr().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn ticks(&self) -> u64 {
+        if TRUNKLINE_TICKS.load().used() { jiffies() } else { coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn until(&self, ticks: u64) -> u64 {
+        let rate = TRUNKLINE_TICKS.load();
+        if rate.used() { rate.until(ticks) } else { (ticks / SECOND_NS + 1) * SECOND_NS }
     }
 
     #[inline(always)]
     fn outdate_flows(&self) {
-        if let Some(generation) = GENERATION.get_ptr_mut(0) {
-            // SAFETY: an array's value is always there, and aligned; the helper reads a clock.
-            unsafe { generation.write_volatile(bpf_ktime_get_ns() as u32) };
-        }
+        // SAFETY: as above; the helper reads a clock.
+        unsafe { GENERATION.as_ptr().write_volatile(bpf_ktime_get_ns()) };
     }
 
     #[inline(always)]
-    fn flow(&self, place: u32) -> Option<abi::Flow> {
-        if TRUNKLINE_FLOWS.load() == 0 {
-            return None;
-        }
+    fn flow<R>(&self, hash: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
         // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
-        FLOWS.get_ptr(place).map(|flow| unsafe { *flow })
+        read(unsafe { &*self.place(hash)? })
     }
 
     #[inline(always)]
-    fn remember(&self, place: u32, flow: abi::Flow) {
-        if TRUNKLINE_FLOWS.load() == 0 {
-            return;
-        }
-        if let Some(known) = FLOWS.get_ptr_mut(place) {
+    fn remember(&self, hash: u64, flow: &abi::Flow) {
+        if let Some(place) = self.place(hash) {
             // SAFETY: as above.
-            unsafe { *known = flow };
+            unsafe { *place = *flow };
         }
     }
+
+    #[inline(always)]
+    fn now_and_then(&self) -> bool {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_prandom_u32() }.is_multiple_of(8)
+    }
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+#[inline(always)]
+fn jiffies() -> u64 {
+    // SAFETY: the helper reads a counter and has no preconditions.
+    unsafe { bpf_jiffies64() }
+}
+
+#[inline(always)]
+fn coarse_ns() -> u64 {
+    // SAFETY: the helper reads a clock and has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// The same tables, on which nothing is learned.
@@ -286,21 +332,29 @@ impl Tables for ReadOnly {
     #[inline(always)]
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
     #[inline(always)]
-    fn generation(&self) -> u32 {
+    fn generation(&self) -> u64 {
         self.0.generation()
+    }
+    #[inline(always)]
+    fn ticks(&self) -> u64 {
+        self.0.ticks()
+    }
+    #[inline(always)]
+    fn until(&self, ticks: u64) -> u64 {
+        self.0.until(ticks)
     }
     #[inline(always)]
     fn outdate_flows(&self) {}
     #[inline(always)]
-    fn flow(&self, _: u32) -> Option<abi::Flow> {
+    fn flow<R>(&self, _: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
         // SAFETY: `trunkline_trace` does not interrupt itself.
-        TRACE_FLOWS.get_ptr(0).map(|flow| unsafe { *flow })
+        read(unsafe { &*TRACE_FLOWS.get_ptr(0)? })
     }
     #[inline(always)]
-    fn remember(&self, _: u32, flow: abi::Flow) {
+    fn remember(&self, _: u64, flow: &abi::Flow) {
         if let Some(known) = TRACE_FLOWS.get_ptr_mut(0) {
             // SAFETY: as above.
-            unsafe { *known = flow };
+            unsafe { *known = *flow };
         }
     }
 }

@@ -1,16 +1,23 @@
 //! The XDP programs: entry points, and how a verdict is carried out.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext,
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+        xdp_md,
+    },
+    helpers::bpf_redirect_map,
     macros::xdp,
     programs::XdpContext,
 };
 use aya_log_ebpf::debug;
-use trunkline_core::{Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, switch};
+use trunkline_core::{
+    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, follow, recall, route,
+};
 
 use crate::{
-    counters,
     maps::{DEVICES, Live, ReadOnly, TRACE},
     xdp_frame::XdpFrame,
 };
@@ -18,56 +25,129 @@ use crate::{
 /// On every accelerated port.
 #[xdp]
 pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
+    let tables = Live::new(Hook::Xdp);
     let mut frame = XdpFrame::new(&ctx);
-    let outcome = switch(&frame, &Live(Hook::Xdp), frame.ifindex());
-    log(&ctx, &outcome);
-    carry_out(&mut frame, &outcome)
+    if let Some(outcome) = recall(&frame, &tables, frame.ifindex()) {
+        return carry_out(&mut frame, &tables, &outcome);
+    }
+    let mut flow = MaybeUninit::uninit();
+    match by_tables(ctx.ctx, &mut flow) {
+        ROUTED => {
+            // SAFETY: just said to be there.
+            let outcome = follow(&frame, unsafe { flow.assume_init_ref() });
+            carry_out(&mut frame, &tables, &outcome)
+        }
+        action => action,
+    }
+}
+
+/// No action: what becomes of the frame is in the flow.
+const ROUTED: u32 = u32::MAX;
+
+/// A function of its own: it needs many registers, which the short way would have to save.
+#[inline(never)]
+fn by_tables(ctx: *mut xdp_md, flow: &mut MaybeUninit<abi::Flow>) -> u32 {
+    let tables = Live::new(Hook::Xdp);
+    let ctx = XdpContext::new(ctx);
+    let frame = XdpFrame::new(&ctx);
+    let take = |found| _ = flow.write(found);
+    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return ROUTED };
+    log(&ctx, &refusal);
+    match (refusal.ingress, refusal.verdict) {
+        (Some(ingress), Verdict::Punt(reason)) => punt(ingress, reason),
+        (Some(ingress), Verdict::Drop(reason)) => drop(&tables, ingress, reason),
+        _ => XDP_PASS,
+    }
 }
 
 /// For `trunkline trace`: the same rules on the same tables, and the outcome in map `TRACE`.
 #[xdp]
 pub(crate) fn trunkline_trace(ctx: XdpContext) -> u32 {
+    let tables = ReadOnly(Live::new(Hook::Xdp));
     let mut frame = XdpFrame::new(&ctx);
-    let ifindex = TRACE.get(0).map_or(0, |trace| trace.ifindex);
-    let outcome = switch(&frame, &ReadOnly(Live(Hook::Xdp)), ifindex);
-    answer(&mut frame, ifindex, &outcome)
+    let ifindex = question().ifindex;
+    if let Some(outcome) = recall(&frame, &tables, ifindex) {
+        return answer(&mut frame, &tables, ifindex, &outcome);
+    }
+    let mut flow = MaybeUninit::uninit();
+    match trace_by_tables(ctx.ctx, &mut flow) {
+        ROUTED => {
+            // SAFETY: just said to be there.
+            let outcome = follow(&frame, unsafe { flow.assume_init_ref() });
+            answer(&mut frame, &tables, ifindex, &outcome)
+        }
+        action => action,
+    }
+}
+
+/// As for frames that arrive.
+#[inline(never)]
+fn trace_by_tables(ctx: *mut xdp_md, flow: &mut MaybeUninit<abi::Flow>) -> u32 {
+    let tables = ReadOnly(Live::new(Hook::Xdp));
+    let ctx = XdpContext::new(ctx);
+    let mut frame = XdpFrame::new(&ctx);
+    let ifindex = question().ifindex;
+    match route(&frame, &tables, ifindex, |found| _ = flow.write(found)) {
+        Some(refusal) => answer(&mut frame, &tables, ifindex, &refusal),
+        None => ROUTED,
+    }
+}
+
+/// What `trunkline trace` asks.
+#[inline(always)]
+pub(crate) fn question() -> abi::Trace {
+    TRACE.get(0).copied().unwrap_or_default()
 }
 
 #[inline(always)]
-fn carry_out(frame: &mut XdpFrame<'_>, outcome: &Outcome) -> u32 {
+fn carry_out(frame: &mut XdpFrame<'_>, tables: &Live, outcome: &Outcome) -> u32 {
     let Some(ingress) = outcome.ingress else { return XDP_PASS };
     match outcome.verdict {
         Verdict::Punt(reason) => punt(ingress, reason),
-        Verdict::Drop(reason) => {
-            counters::dropped(ingress, reason);
-            XDP_DROP
-        }
+        Verdict::Drop(reason) => drop(tables, ingress, reason),
         Verdict::Forward { port, tag } => {
             // The target first, the edit last: once edited, a frame cannot go to Open vSwitch any more.
-            if DEVICES.redirect(u32::from(port), u64::from(XDP_PASS)).is_err() {
+            if !redirect(port) {
                 return punt(ingress, PuntReason::UnreachableDestination);
             }
             let received = frame.len();
             if frame.apply(tag).is_err() {
                 return punt(ingress, PuntReason::NoHeadroom);
             }
-            counters::forwarded(ingress, received, port, frame.len());
+            tables.forwarded(ingress, received, port, frame.len());
             XDP_REDIRECT
         }
     }
 }
 
-/// Passes a frame on. What becomes of it where the tc program follows is that one's to count.
+/// Has the frame sent by a port's device when the program has ended; false if there is none.
 #[inline(always)]
+fn redirect(port: u16) -> bool {
+    let devices = (&raw const DEVICES).cast_mut().cast();
+    // SAFETY: the map of that name. (`DevMap::redirect` makes more of the answer than we need, for every frame.)
+    unsafe { bpf_redirect_map(devices, u64::from(port), u64::from(XDP_PASS)) == i64::from(XDP_REDIRECT) }
+}
+
+/// Passes a frame on. What becomes of it where the tc program follows is that one's to count.
+///
+/// Not part of the way of frames that are forwarded.
+#[inline(never)]
 fn punt(ingress: u16, reason: PuntReason) -> u32 {
-    if Live(Hook::Xdp).port(ingress).is_none_or(|port| !port.has(abi::PORT_TC_FOLLOWS)) {
-        counters::punted(ingress, reason);
+    let tables = Live::new(Hook::Xdp);
+    if tables.port(ingress).is_none_or(|port| !port.has(abi::PORT_TC_FOLLOWS)) {
+        tables.punted(ingress, reason);
     }
     XDP_PASS
 }
 
 #[inline(always)]
-fn answer(frame: &mut XdpFrame<'_>, ifindex: u32, outcome: &Outcome) -> u32 {
+fn drop(tables: &Live, ingress: u16, reason: DropReason) -> u32 {
+    tables.dropped(ingress, reason);
+    XDP_DROP
+}
+
+#[inline(always)]
+fn answer(frame: &mut XdpFrame<'_>, tables: &ReadOnly, ifindex: u32, outcome: &Outcome) -> u32 {
     let (action, kind, detail) = match outcome.verdict {
         Verdict::Punt(reason) => (XDP_PASS, abi::TRACE_PUNT, reason as u16),
         Verdict::Drop(reason) => (XDP_DROP, abi::TRACE_DROP, reason as u16),
@@ -77,8 +157,8 @@ fn answer(frame: &mut XdpFrame<'_>, ifindex: u32, outcome: &Outcome) -> u32 {
         },
     };
     let vid = outcome.vid.map_or(abi::NO_VID, |vid| vid.get());
-    let answer =
-        abi::Trace { ifindex, beside: 0, kind, detail, vid, reserved: 0, now_s: Live(Hook::Xdp).now_s() };
+    let now_s = tables.now_s();
+    let answer = abi::Trace { ifindex, beside: 0, kind, detail, vid, reserved: 0, now_s };
     // Failing to store is reported by the unchanged `kind`.
     let _ = TRACE.set(0, answer, 0);
     action
@@ -112,4 +192,4 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The agent looks for this name (`abi::ABI_SYMBOL`) before anything is attached.
 #[unsafe(no_mangle)]
-static TRUNKLINE_ABI_6: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);
+static TRUNKLINE_ABI_7: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);

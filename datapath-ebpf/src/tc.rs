@@ -1,18 +1,20 @@
 //! The tc programs: entry points, and how a verdict is carried out on a socket buffer.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
-    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
 use trunkline_core::{
-    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Tag, TagOp, Tpid, Verdict, abi, switch,
+    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Tag, TagOp, Tpid, Verdict, abi, follow,
+    recall, route,
 };
 
 use crate::{
-    counters,
     maps::{Live, ReadOnly, TRACE},
-    programs::log,
+    programs::{log, question},
     skb_frame::SkbFrame,
 };
 
@@ -22,64 +24,117 @@ const NEXT: i32 = TC_ACT_UNSPEC;
 /// On every port with the tc hook: where frames arrive and, on an internal port, where the host sends them.
 #[classifier]
 pub(crate) fn trunkline_tc(ctx: TcContext) -> i32 {
+    let tables = Live::new(Hook::Tc);
     let mut frame = SkbFrame::new(&ctx);
-    let outcome = switch(&frame, &Live(Hook::Tc), frame.ifindex());
-    log(&ctx, &outcome);
-    carry_out(&mut frame, &outcome)
+    if let Some(outcome) = recall(&frame, &tables, frame.ifindex()) {
+        return carry_out(&mut frame, &tables, &outcome);
+    }
+    let mut flow = MaybeUninit::uninit();
+    match by_tables(ctx.skb.skb, &mut flow) {
+        ROUTED => {
+            // SAFETY: just said to be there.
+            let outcome = follow(&frame, unsafe { flow.assume_init_ref() });
+            carry_out(&mut frame, &tables, &outcome)
+        }
+        action => action,
+    }
+}
+
+/// No action: what becomes of the frame is in the flow.
+const ROUTED: i32 = i32::MAX;
+
+/// As for XDP.
+#[inline(never)]
+fn by_tables(skb: *mut __sk_buff, flow: &mut MaybeUninit<abi::Flow>) -> i32 {
+    let tables = Live::new(Hook::Tc);
+    let ctx = TcContext::new(skb);
+    let frame = SkbFrame::new(&ctx);
+    let take = |found| _ = flow.write(found);
+    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return ROUTED };
+    log(&ctx, &refusal);
+    match (refusal.ingress, refusal.verdict) {
+        (Some(ingress), Verdict::Punt(reason)) => punt(&tables, ingress, reason),
+        (Some(ingress), Verdict::Drop(reason)) => shoot(&tables, ingress, reason),
+        _ => NEXT,
+    }
 }
 
 /// For `trunkline trace`: the same rules on the same tables, and the outcome in map `TRACE`.
 #[classifier]
 pub(crate) fn trunkline_tc_trace(ctx: TcContext) -> i32 {
+    let tables = ReadOnly(Live::new(Hook::Tc));
     let mut frame = SkbFrame::new(&ctx);
-    let question = TRACE.get(0).copied().unwrap_or_default();
-    if let Some(tag) = from_word(question.beside)
+    let abi::Trace { ifindex, beside, .. } = question();
+    if let Some(tag) = from_word(beside)
         && frame.push(tag).is_err()
     {
         return NEXT;
     }
-    let outcome = switch(&frame, &ReadOnly(Live(Hook::Tc)), question.ifindex);
-    answer(&mut frame, question.ifindex, &outcome)
+    if let Some(outcome) = recall(&frame, &tables, ifindex) {
+        return answer(&mut frame, &tables, ifindex, &outcome);
+    }
+    let mut flow = MaybeUninit::uninit();
+    match trace_by_tables(ctx.skb.skb, &mut flow) {
+        ROUTED => {
+            // SAFETY: just said to be there.
+            let outcome = follow(&frame, unsafe { flow.assume_init_ref() });
+            answer(&mut frame, &tables, ifindex, &outcome)
+        }
+        action => action,
+    }
+}
+
+/// As for XDP.
+#[inline(never)]
+fn trace_by_tables(skb: *mut __sk_buff, flow: &mut MaybeUninit<abi::Flow>) -> i32 {
+    let tables = ReadOnly(Live::new(Hook::Tc));
+    let ctx = TcContext::new(skb);
+    let mut frame = SkbFrame::new(&ctx);
+    let ifindex = question().ifindex;
+    match route(&frame, &tables, ifindex, |found| _ = flow.write(found)) {
+        Some(refusal) => answer(&mut frame, &tables, ifindex, &refusal),
+        None => ROUTED,
+    }
 }
 
 #[inline(always)]
-fn carry_out(frame: &mut SkbFrame<'_>, outcome: &Outcome) -> i32 {
+fn carry_out(frame: &mut SkbFrame<'_>, tables: &Live, outcome: &Outcome) -> i32 {
     let Some(ingress) = outcome.ingress else { return NEXT };
     match outcome.verdict {
-        Verdict::Punt(reason) => punt(ingress, reason),
-        Verdict::Drop(reason) => shoot(ingress, reason),
+        Verdict::Punt(reason) => punt(tables, ingress, reason),
+        Verdict::Drop(reason) => shoot(tables, ingress, reason),
         Verdict::Forward { port, tag } => {
-            let Some(out) = Live(Hook::Tc).port(port) else {
-                return punt(ingress, PuntReason::UnreachableDestination);
+            let Some(out) = tables.port(port) else {
+                return punt(tables, ingress, PuntReason::UnreachableDestination);
             };
             let (ifindex, internal) = (out.ifindex, out.has(abi::PORT_INTERNAL));
             let received = frame.len();
             if frame.apply(tag).is_err() {
                 return match tag {
-                    TagOp::Replace(_) => shoot(ingress, DropReason::EditFailed),
-                    _ => punt(ingress, PuntReason::NoHeadroom),
+                    TagOp::Replace(_) => shoot(tables, ingress, DropReason::EditFailed),
+                    _ => punt(tables, ingress, PuntReason::NoHeadroom),
                 };
             }
-            counters::forwarded(ingress, received, port, frame.len());
+            tables.forwarded(ingress, received, port, frame.len());
             frame.send(ifindex, internal)
         }
     }
 }
 
 #[inline(always)]
-fn punt(ingress: u16, reason: PuntReason) -> i32 {
-    counters::punted(ingress, reason);
+fn punt(tables: &Live, ingress: u16, reason: PuntReason) -> i32 {
+    tables.punted(ingress, reason);
     NEXT
 }
 
 #[inline(always)]
-fn shoot(ingress: u16, reason: DropReason) -> i32 {
-    counters::dropped(ingress, reason);
+fn shoot(tables: &Live, ingress: u16, reason: DropReason) -> i32 {
+    tables.dropped(ingress, reason);
     TC_ACT_SHOT
 }
 
 #[inline(always)]
-fn answer(frame: &mut SkbFrame<'_>, ifindex: u32, outcome: &Outcome) -> i32 {
+fn answer(frame: &mut SkbFrame<'_>, tables: &ReadOnly, ifindex: u32, outcome: &Outcome) -> i32 {
     let (action, kind, detail) = match outcome.verdict {
         Verdict::Punt(reason) => (NEXT, abi::TRACE_PUNT, reason as u16),
         Verdict::Drop(reason) => (TC_ACT_SHOT, abi::TRACE_DROP, reason as u16),
@@ -89,7 +144,7 @@ fn answer(frame: &mut SkbFrame<'_>, ifindex: u32, outcome: &Outcome) -> i32 {
         },
     };
     let vid = outcome.vid.map_or(abi::NO_VID, |vid| vid.get());
-    let (beside, now_s) = (frame.beside().map_or(0, to_word), Live(Hook::Tc).now_s());
+    let (beside, now_s) = (frame.beside().map_or(0, to_word), tables.now_s());
     let answer = abi::Trace { ifindex, beside, kind, detail, vid, reserved: 0, now_s };
     // Failing to store is reported by the unchanged `kind`.
     let _ = TRACE.set(0, answer, 0);

@@ -1,7 +1,7 @@
 //! A frame under XDP: bounds-checked windows, and the edits of its tag.
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_head, programs::XdpContext};
-use trunkline_core::{Frame, HEADER_LEN, Start, Tag, TagOp};
+use trunkline_core::{Frame, HEADER_LEN, Start, TagOp};
 
 const ADDRESSES: usize = 12;
 const TAG: i32 = 4;
@@ -28,6 +28,13 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn words(&self, offset: usize) -> Option<[u64; 4]> {
+        let start = self.window::<28>(offset)?.as_ptr();
+        // SAFETY: all of this is within the window, and may be misaligned.
+        Some(unsafe { [0, 4, 12, 20].map(|octet| start.add(octet).cast::<u64>().read_unaligned()) })
+    }
+
+    #[inline(always)]
     fn start(&self) -> Start {
         self.window::<HEADER_LEN>(0).map_or(Start::NONE, load)
     }
@@ -41,6 +48,36 @@ pub(crate) fn load(octets: &[u8; HEADER_LEN]) -> Start {
     unsafe {
         let words = [start.cast::<u64>().read_unaligned(), start.add(8).cast::<u64>().read_unaligned()];
         Start::new(words, start.add(16).cast::<u16>().read_unaligned())
+    }
+}
+
+/// Both addresses in two words, for the same reason.
+#[derive(Clone, Copy)]
+struct Addresses {
+    first: u64,
+    last: u32,
+}
+
+impl Addresses {
+    #[inline(always)]
+    fn read(octets: &[u8; ADDRESSES]) -> Self {
+        let start = octets.as_ptr();
+        // SAFETY: all of this is within the octets, and may be misaligned.
+        unsafe {
+            Self {
+                first: start.cast::<u64>().read_unaligned(),
+                last: start.add(8).cast::<u32>().read_unaligned(),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write(self, octets: &mut [u8; ADDRESSES]) {
+        let start = octets.as_mut_ptr();
+        // SAFETY: as above.
+        unsafe { start.cast::<u64>().write_unaligned(self.first) };
+        // SAFETY: as above.
+        unsafe { start.add(8).cast::<u32>().write_unaligned(self.last) };
     }
 }
 
@@ -61,35 +98,25 @@ impl<'c> XdpFrame<'c> {
         match op {
             TagOp::Keep => Ok(()),
             TagOp::Push(tag) => {
-                let addresses = self.addresses()?;
+                let addresses = Addresses::read(self.window(0).ok_or(())?);
                 self.adjust_head(-TAG)?;
-                self.write_addresses(addresses)?;
-                self.write_tag(tag)
+                let header = self.window_mut::<{ ADDRESSES + TAG as usize }>(0)?;
+                let (start, rest) = header.split_first_chunk_mut().ok_or(())?;
+                addresses.write(start);
+                rest.copy_from_slice(&tag.to_bytes());
+                Ok(())
             }
             TagOp::Pop => {
-                let addresses = self.addresses()?;
+                let addresses = Addresses::read(self.window(0).ok_or(())?);
                 self.adjust_head(TAG)?;
-                self.write_addresses(addresses)
+                addresses.write(self.window_mut(0)?);
+                Ok(())
             }
-            TagOp::Replace(tag) => self.write_tag(tag),
+            TagOp::Replace(tag) => {
+                *self.window_mut(ADDRESSES)? = tag.to_bytes();
+                Ok(())
+            }
         }
-    }
-
-    #[inline(always)]
-    fn addresses(&self) -> Result<[u8; ADDRESSES], ()> {
-        self.window(0).copied().ok_or(())
-    }
-
-    #[inline(always)]
-    fn write_addresses(&mut self, addresses: [u8; ADDRESSES]) -> Result<(), ()> {
-        *self.window_mut(0)? = addresses;
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn write_tag(&mut self, tag: Tag) -> Result<(), ()> {
-        *self.window_mut(ADDRESSES)? = tag.to_bytes();
-        Ok(())
     }
 
     #[inline(always)]

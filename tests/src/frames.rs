@@ -143,7 +143,7 @@ fn sum(bytes: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trunkline_core::{L4Checksum, l4_checksum};
+    use trunkline_core::{L4Checksum, Payload, l4_checksum};
 
     #[test]
     fn frame_is_known_again_by_its_number() {
@@ -159,7 +159,7 @@ mod tests {
         let checksum = |finished| {
             let bytes = Frame::new(station(), station()).udp(finished).bytes();
             assert_eq!(sum(&bytes[14..34]), 0xffff);
-            l4_checksum(&bytes[..], 14)
+            l4_checksum(&bytes[..], &Payload::of(&bytes[..]).expect("one"))
         };
         assert_eq!(checksum(true), L4Checksum::Complete);
         assert_eq!(checksum(false), L4Checksum::Partial);

@@ -25,6 +25,9 @@ const ROOM: f64 = 1.05;
 /// The agent's table of stations unless the operator chooses another.
 const STATIONS: u32 = 65_536;
 
+/// Maps that have something for each CPU, and are not of the kernel's kinds for that.
+const BY_CPU: [&str; 2] = ["COUNTERS", "FLOWS"];
+
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]
 struct Budget {
@@ -84,12 +87,17 @@ fn measured() -> Budget {
         map_octets: 0,
         map_octets_per_cpu: 0,
     };
+    let cpus = aya::util::nr_cpus().expect("a number of CPUs") as u64;
     for id in opened("map_id:") {
         let info = MapInfo::from_id(id).expect("a map that is open exists");
         let value = u64::from(info.value_size()).next_multiple_of(8);
         let entries = u64::from(info.max_entries());
         match info.map_type().expect("a type") {
             MapType::PerCpuArray => budget.map_octets_per_cpu += value * entries,
+            // As many entries as there are CPUs, or a multiple.
+            MapType::Array if info.name_as_str().is_some_and(|name| BY_CPU.contains(&name)) => {
+                budget.map_octets_per_cpu += value * entries / cpus;
+            }
             // `struct htab_elem`, and a bucket for each (Linux kernel/bpf/hashtab.c).
             MapType::Hash => {
                 let element = 48 + u64::from(info.key_size()).next_multiple_of(8) + value;

@@ -10,7 +10,7 @@ use trunkline::dataplane::{
     BridgeNo, BridgeTimes, Dataplane as _, Hooks, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
 };
 use trunkline_core::{
-    FdbEntry, FdbKey, Header, Hook, Mac, PuntReason, Tables, Tagging, Verdict, Vid, VidSet, abi, switch,
+    FdbEntry, FdbKey, Header, Hook, Mac, PuntReason, Tables, Verdict, Vid, VidSet, abi, switch,
 };
 use trunkline_tests::cases::{edited, traced};
 
@@ -139,7 +139,7 @@ fn any_case() -> impl Strategy<Value = Case> {
             let port = ports.get(ingress as usize);
             let header = frame.first_chunk().map(Header::parse);
             if let (true, Some(port), Some(header)) = (acquainted, port, header)
-                && let Some(classified) = port.classify(header.tagging.single())
+                && let Some(classified) = port.classify(header.tag)
             {
                 let vid = classified.vid.get();
                 stations.push((header.dst, vid, (ingress as u16 + 1) % ports.len() as u16, 0, false));
@@ -168,7 +168,7 @@ fn the_tc_program_decides_as_the_core_does() {
 /// wants something behind the longest header, and new kernels refuse a type of IP without a whole IP header.
 fn is_taken_at_tc(frame: &[u8]) -> bool {
     let Some(header) = frame.first_chunk().map(Header::parse) else { return false };
-    let payload = if header.tagging == Tagging::Untagged { 14 } else { 18 };
+    let payload = if header.tag.is_none() { 14 } else { 18 };
     let least = match frame[payload - 2..payload] {
         [0x08, 0x00] => 20,
         [0x86, 0xdd] => 40,

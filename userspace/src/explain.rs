@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use trunkline_core::{
     Classified, FdbEntry, FdbKey, Frame as _, Freshness, HEADER_LEN, Header, Hook, Mac, Outcome, PuntReason,
-    Tables, Tag, TagOp, Tagging, Tpid, Verdict, Vid, abi, switch,
+    Tables, Tag, TagOp, Tpid, Verdict, Vid, abi, switch,
 };
 
 use crate::dataplane::{BridgeNo, Installed, LEASE_S};
@@ -92,18 +92,17 @@ fn walk(tables: &Snapshot<'_>, frame: &[u8], outcome: &Outcome, steps: &mut Vec<
     let ingress = outcome.ingress?;
     let port = tables.port(ingress)?;
     let header = Header::parse(frame.window::<HEADER_LEN>(0)?);
-    let tag = header.tagging.single();
     steps.push(format!(
         "frame: {} to {}, {}, {} octets",
         header.src,
         header.dst,
-        tagging(header.tagging),
+        tagging(&header),
         frame.len()
     ));
-    if header.tagging == Tagging::Stacked {
+    if header.stacked {
         return None;
     }
-    let classified = port.classify(tag);
+    let classified = port.classify(header.tag);
     steps.push(match classified {
         Some(frame) => format!("ingress: port {} puts it into VLAN {}", tables.name(ingress), frame.vid),
         None => format!("ingress: port {} does not admit it", tables.name(ingress)),
@@ -120,16 +119,16 @@ fn walk(tables: &Snapshot<'_>, frame: &[u8], outcome: &Outcome, steps: &mut Vec<
     steps.push(destination(tables, bridge, header.dst, classified.vid, station));
     let out = tables.port(station?.port)?;
     if let Verdict::Forward { .. } = outcome.verdict {
-        steps.push(egress(tables.name(station?.port), out, classified, tag));
+        steps.push(egress(tables.name(station?.port), out, classified, header.tag));
     }
     Some(())
 }
 
-fn tagging(tagging: Tagging) -> String {
-    match tagging {
-        Tagging::Untagged => "untagged".to_owned(),
-        Tagging::Single(received) => format!("tagged {}", tag(received)),
-        Tagging::Stacked => "with two tags or more".to_owned(),
+fn tagging(header: &Header) -> String {
+    match header.tag {
+        Some(received) => format!("tagged {}", tag(received)),
+        None if header.stacked => "with two tags or more".to_owned(),
+        None => "untagged".to_owned(),
     }
 }
 

@@ -109,9 +109,9 @@ fn a_place_serves_the_next_station_only_after_it_was_freed() {
     // One bucket's worth of stations that all belong there.
     let home = |n: u64| table.shape.buckets_of(table.seek(&key(0, 10, n)).key);
     let [first, second] = home(0);
-    let crowd: Vec<FdbKey> =
-        (0..100_000).filter(|n| home(*n) == [first, second]).map(|n| key(0, 10, n)).collect();
     let places = if first == second { BUCKET_PLACES } else { 2 * BUCKET_PLACES } as usize;
+    let neighbours = (0..).filter(|n| home(*n) == [first, second]).map(|n| key(0, 10, n));
+    let crowd: Vec<FdbKey> = neighbours.take(places + 1).collect();
     for key in &crowd[..places] {
         assert_eq!(table.insert(key, on(1)), Ok(Entered::New));
     }
@@ -169,7 +169,7 @@ fn a_table_takes_as_many_stations_as_it_is_made_for_and_no_more() {
                     let home = table.shape.buckets_of(table.seek(key).key)[0];
                     second += u32::from(place.0 / BUCKET_PLACES != home);
                 }
-                assert!(second <= limit / 8, "{second} of {limit} are in their second bucket");
+                assert!(second <= limit / 32 + 2, "{second} of {limit} are in their second bucket");
                 let beyond = (limit..).map(station).filter(|key| !stations.contains(key));
                 let missing = limit as usize - stations.len();
                 for (n, key) in beyond.take(missing + 2).enumerate() {

@@ -34,8 +34,8 @@ struct HostTables {
     ports: Vec<abi::Port>,
     fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
     now_s: u32,
-    generation: Cell<u32>,
-    flows: RefCell<BTreeMap<u32, abi::Flow>>,
+    generation: Cell<u64>,
+    flows: RefCell<BTreeMap<u64, abi::Flow>>,
 }
 
 impl Tables for HostTables {
@@ -67,17 +67,17 @@ impl Tables for HostTables {
     fn update(&self, key: &FdbKey, entry: FdbEntry) {
         self.fdb.borrow_mut().insert(*key, entry);
     }
-    fn generation(&self) -> u32 {
+    fn generation(&self) -> u64 {
         self.generation.get()
     }
     fn outdate_flows(&self) {
         self.generation.set(self.generation.get().wrapping_add(1));
     }
-    fn flow(&self, place: u32) -> Option<abi::Flow> {
-        self.flows.borrow().get(&place).copied()
+    fn flow<R>(&self, place: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
+        read(self.flows.borrow().get(&place)?)
     }
-    fn remember(&self, place: u32, flow: abi::Flow) {
-        self.flows.borrow_mut().insert(place, flow);
+    fn remember(&self, place: u64, flow: &abi::Flow) {
+        self.flows.borrow_mut().insert(place, *flow);
     }
 }
 

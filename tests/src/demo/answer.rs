@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use trunkline_core::Pcp;
-use trunkline_core::{HEADER_LEN, Header, Mac, Tag, Tagging, Tpid, Vid};
+use trunkline_core::{HEADER_LEN, Header, Mac, Tag, Tpid, Vid};
 
 const ARP: [u8; 2] = [0x08, 0x06];
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -24,7 +24,7 @@ impl Station {
     /// The frame with which it answers, if it does.
     pub(super) fn answer(&self, frame: &[u8]) -> Option<Vec<u8>> {
         let header = Header::parse(frame.first_chunk::<HEADER_LEN>()?);
-        let Tagging::Single(tag) = header.tagging else { return None };
+        let tag = header.tag?;
         if tag.vid() != self.vid {
             return None;
         }

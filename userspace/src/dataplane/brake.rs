@@ -22,7 +22,7 @@ pub struct Brake {
 
 struct State {
     bridges: Array<MapData, Raw<abi::Bridge>>,
-    generation: Array<MapData, u32>,
+    generation: Array<MapData, u64>,
     active: BTreeSet<BridgeNo>,
     last: Option<Arc<Rows>>,
     /// Events of the database so far, the one at which the brake was last pulled, and those the agent has taken up.
@@ -32,18 +32,18 @@ struct State {
 }
 
 impl State {
-    /// As the programs do it (map `GENERATION`): with the time.
+    /// As the programs do it (`GENERATION`): with the time.
     fn outdate_flows(&mut self) -> Result<(), MapError> {
         let now = clock_gettime(ClockId::Monotonic);
         let ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        self.generation.set(0, ns as u32, 0)
+        self.generation.set(0, ns, 0)
     }
 }
 
 const SUSPENDED: abi::Bridge = abi::Bridge { lease_s: 0, refresh_s: 0, ageing_s: 0, reserved: 0 };
 
 impl Brake {
-    pub(super) fn new(bridges: Array<MapData, Raw<abi::Bridge>>, generation: Array<MapData, u32>) -> Self {
+    pub(super) fn new(bridges: Array<MapData, Raw<abi::Bridge>>, generation: Array<MapData, u64>) -> Self {
         let state = State {
             bridges,
             generation,

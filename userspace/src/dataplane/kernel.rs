@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, DevMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, DevMap, Map, MapData, MapError},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
-use bytemuck::Zeroable as _;
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 use thiserror::Error;
 use trunkline_core::table::{Shape, Table};
@@ -21,7 +20,10 @@ use super::attached::{Attached, has_tcx, tc, xdp};
 use super::drain::Drain;
 use super::{
     Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Hooks, Installed, InstalledPort, LEASE_S, Op,
-    PortNo, mapping::StationMemory, pod::Raw, stations::Stations,
+    PortNo,
+    mapping::{CounterMemory, StationMemory},
+    pod::Raw,
+    stations::Stations,
 };
 
 /// The BPF object, built by `cargo xtask build-ebpf` and checked by `build.rs`.
@@ -56,7 +58,7 @@ pub struct Kernel {
     stations: Stations,
     learned: Array<MapData, u32>,
     devices: DevMap<MapData>,
-    counters: PerCpuArray<MapData, Raw<abi::Counters>>,
+    counters: CounterMemory,
     trace: Array<MapData, Raw<abi::Trace>>,
     attached: BTreeMap<PortNo, Attached>,
     has_tc: bool,
@@ -68,6 +70,8 @@ pub(super) const PROGRAM: &str = "trunkline_xdp";
 pub(super) const TC_PROGRAM: &str = "trunkline_tc";
 const TRACE_PROGRAM: &str = "trunkline_trace";
 const TC_TRACE_PROGRAM: &str = "trunkline_tc_trace";
+/// The map of the programs' one variable.
+const GENERATION: &str = ".bss";
 /// Octets before a frame's tag.
 const ADDRESSES: usize = 12;
 
@@ -87,14 +91,19 @@ impl Kernel {
 
     fn load_with(options: Options, ticks: Ticks) -> Result<Self, LoadError> {
         let shape = Shape::new(options.stations, secrets()?);
+        let cpus =
+            aya::util::nr_cpus().map_err(|(what, error)| LoadError::Load(format!("{what}: {error}")))? as u32;
+        let flow_bits = if preempts_programs() { 0 } else { flow_bits(cpus) };
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FDB", shape.buckets())
+            .map_max_entries("COUNTERS", cpus)
+            .map_max_entries("FLOWS", cpus << flow_bits)
             .override_global(aya_log::LEVEL, &level, true)
             .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
             .override_global("TRUNKLINE_FDB", &Raw(shape), true)
             .override_global("TRUNKLINE_TICKS", &Raw(ticks), true)
-            .override_global("TRUNKLINE_FLOWS", &u32::from(!preempts_programs()), true)
+            .override_global("TRUNKLINE_FLOWS", &flow_bits, true)
             .load(OBJECT)
             .map_err(|error| LoadError::Load(explain(&error)))?;
         for program in [PROGRAM, TRACE_PROGRAM] {
@@ -109,11 +118,11 @@ impl Kernel {
         Ok(Self {
             slots: map(&mut ebpf, "SLOTS")?,
             ports: map(&mut ebpf, "PORTS")?,
-            brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?, map(&mut ebpf, "GENERATION")?)),
+            brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?, map(&mut ebpf, GENERATION)?)),
             stations: stations(&mut ebpf, shape)?,
             learned: map(&mut ebpf, "LEARNED")?,
             devices: map(&mut ebpf, "DEVICES")?,
-            counters: map(&mut ebpf, "COUNTERS")?,
+            counters: counters(&mut ebpf, cpus)?,
             trace: map(&mut ebpf, "TRACE")?,
             ebpf,
             attached: BTreeMap::new(),
@@ -246,19 +255,11 @@ impl Kernel {
     /// Takes a port out, trying every part of it, and reports the first failure.
     fn remove(&mut self, port: PortNo) -> Result<(), DataplaneError> {
         let Some(old) = self.installed.ports.remove(&port) else { return Ok(()) };
-        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new(operation, &old.device, cause)
-        };
         let mut results = vec![self.clear(port, &old)];
         if let Some(attached) = self.attached.remove(&port) {
             results.push(attached.detach(&mut self.ebpf, &old.device));
         }
-        let zero = (0..self.cpus()).map(|_| Raw(abi::Counters::zeroed())).collect::<Vec<_>>();
-        if let Ok(zero) = aya::maps::PerCpuValues::try_from(zero) {
-            results.push(
-                self.counters.set(u32::from(port.0), zero, 0).map_err(|e| fail("clear the counters of", &e)),
-            );
-        }
+        self.counters.clear(port.0);
         results.into_iter().collect()
     }
 
@@ -326,10 +327,6 @@ impl Kernel {
         Ok((answer, sent))
     }
 
-    fn cpus(&self) -> usize {
-        aya::util::nr_cpus().unwrap_or(1)
-    }
-
     fn write_lease(
         &mut self,
         bridge: BridgeNo,
@@ -390,11 +387,7 @@ impl Dataplane for Kernel {
     }
 
     fn counters(&self, port: PortNo) -> Result<abi::Counters, DataplaneError> {
-        let values = self
-            .counters
-            .get(&u32::from(port.0), 0)
-            .map_err(|e| DataplaneError::new("read the counters of", format!("port {}", port.0), &e))?;
-        Ok(values.iter().fold(abi::Counters::zeroed(), |sum, cpu| add(sum, cpu.0)))
+        Ok(self.counters.sum(port.0))
     }
 
     fn trace(&mut self, ifindex: u32, frame: &[u8]) -> Result<(abi::Trace, Vec<u8>), DataplaneError> {
@@ -420,17 +413,18 @@ fn ticks() -> Ticks {
     }
 }
 
+/// How many places each CPU has in the flow cache, as a power of two: enough for the flows of a large bridge, and on machines with
+/// many CPUs, which share them, no more than 128 MiB together.
+fn flow_bits(cpus: u32) -> u32 {
+    const MOST: u32 = 18;
+    const OCTETS: u32 = 128 << 20;
+    let places = OCTETS / size_of::<abi::Flow>() as u32 / cpus.next_power_of_two();
+    places.ilog2().min(MOST)
+}
+
 /// Whether a program may run amidst another on the same CPU, which a real-time kernel (`PREEMPT_RT`) lets happen.
 pub(super) fn preempts_programs() -> bool {
     std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|realtime| realtime.trim() == "1")
-}
-
-fn add(mut sum: abi::Counters, cpu: abi::Counters) -> abi::Counters {
-    let words = bytemuck::cast_slice_mut::<_, u64>(std::slice::from_mut(&mut sum));
-    for (word, more) in words.iter_mut().zip(bytemuck::cast_slice::<_, u64>(&[cpu])) {
-        *word = word.wrapping_add(*more);
-    }
-    sum
 }
 
 /// A frame without its outermost tag, and that as in [`abi::Trace::beside`].
@@ -446,14 +440,23 @@ fn untag(frame: &[u8]) -> (Vec<u8>, u32) {
 
 /// The maps `FDB` and `CENSUS`, in this process's memory.
 fn stations(ebpf: &mut Ebpf, shape: Shape) -> Result<Stations, LoadError> {
-    let mut array = |name| match ebpf.take_map(name) {
-        Some(Map::Array(data)) => Ok(data),
-        _ => Err(LoadError::Incomplete(name)),
-    };
-    let (fdb, census) = (array("FDB")?, array("CENSUS")?);
+    let (fdb, census) = (array(ebpf, "FDB")?, array(ebpf, "CENSUS")?);
     let memory = StationMemory::new(fdb, shape.buckets(), census);
     let memory = memory.map_err(|error| LoadError::Load(format!("the table of stations: {error}")))?;
     Ok(Stations::new(Table::new(memory, shape)))
+}
+
+/// The map `COUNTERS`, likewise.
+fn counters(ebpf: &mut Ebpf, cpus: u32) -> Result<CounterMemory, LoadError> {
+    let memory = CounterMemory::new(array(ebpf, "COUNTERS")?, cpus);
+    memory.map_err(|error| LoadError::Load(format!("the counters: {error}")))
+}
+
+fn array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(LoadError::Incomplete(name)),
+    }
 }
 
 /// Two numbers that nobody can guess.

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
+use bytemuck::Zeroable as _;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use trunkline_core::{abi, table::Memory};
 
@@ -15,6 +16,8 @@ use trunkline_core::{abi, table::Memory};
 /// All bits are valid, and it is made of atomics, but for what nobody writes.
 unsafe trait Shared: Sync {}
 
+// SAFETY: an atomic.
+unsafe impl Shared for AtomicU64 {}
 // SAFETY: atomics only.
 unsafe impl Shared for abi::Bucket {}
 // SAFETY: atomics, and zeros that nobody writes.
@@ -62,6 +65,42 @@ impl<T> Drop for Mapping<T> {
         // SAFETY: all of what was mapped, and nobody refers to it any more.
         // An error would leave it mapped, which does no harm.
         let _ = unsafe { munmap(start, self.count * size_of::<T>()) };
+    }
+}
+
+/// What the programs count, on each CPU by itself.
+pub(super) struct CounterMemory(Mapping<AtomicU64>);
+
+/// Numbers in what is counted of a port.
+const WORDS: usize = size_of::<abi::Counters>() / size_of::<u64>();
+/// Those of a CPU.
+const ROW: usize = size_of::<abi::CpuCounters>() / size_of::<u64>();
+
+impl CounterMemory {
+    /// Of the map `COUNTERS`, for so many CPUs.
+    pub(super) fn new(counters: MapData, cpus: u32) -> rustix::io::Result<Self> {
+        Mapping::new(counters, cpus * ROW as u32).map(Self)
+    }
+
+    /// What was counted of a port on all CPUs together.
+    pub(super) fn sum(&self, port: u16) -> abi::Counters {
+        let mut sum = abi::Counters::zeroed();
+        for cpu in self.of_cpus(port) {
+            let sums = bytemuck::cast_slice_mut::<_, u64>(std::slice::from_mut(&mut sum));
+            for (sum, word) in sums.iter_mut().zip(cpu) {
+                *sum = sum.wrapping_add(word.load(Ordering::Relaxed));
+            }
+        }
+        sum
+    }
+
+    /// Begins anew with a port, which no program counts for at the moment.
+    pub(super) fn clear(&self, port: u16) {
+        self.of_cpus(port).flatten().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    fn of_cpus(&self, port: u16) -> impl Iterator<Item = &[AtomicU64]> {
+        self.0.chunks_exact(ROW).filter_map(move |row| row.chunks_exact(WORDS).nth(usize::from(port)))
     }
 }
 
