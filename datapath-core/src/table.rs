@@ -68,6 +68,12 @@ pub trait Memory {
     fn swap(&self, word: &AtomicU64, value: u64) -> u64;
 }
 
+/// Memory of which a word can be compared and written in one step; the agent's.
+pub trait Exchange: Memory {
+    /// Writes a word if it is as expected. Returns whether it was.
+    fn exchange(&self, word: &AtomicU64, expected: u64, value: u64) -> bool;
+}
+
 /// Size of a table, and where its stations are; the agent tells the programs when it loads them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -301,6 +307,17 @@ impl<M: Memory> Table<M> {
         self.memory.store(&place.key, sought.key);
         self.memory.store(&census.entered, entered.wrapping_add(1));
         Ok(Entered::New)
+    }
+}
+
+impl<M: Exchange> Table<M> {
+    /// Overwrites the entry of a station if it is still the expected one: a program may have written another meanwhile,
+    /// and that is newer. Returns whether it was.
+    pub fn replace(&self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) -> bool {
+        let sought = self.seek(key);
+        let Some((place, word)) = self.find(&sought) else { return false };
+        FdbEntry::from_word(word) == expected
+            && self.memory.exchange(&place.entry, word, entry.to_word() | sought.mark)
     }
 }
 

@@ -16,15 +16,28 @@ use std::sync::Arc;
 
 use crate::ovsdb::{BridgeRow, InterfaceRow, PortRow, Rows, Uuid};
 
-/// How two states of a bridge's configuration differ, the worse the greater.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Difference {
-    /// In nothing that decides about forwarding.
-    None,
-    /// In columns that do not wake ovs-vswitchd.
-    Silent,
-    /// In columns that do.
-    Alerting,
+/// In which columns two states of a bridge's configuration differ.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Difference {
+    /// In some that do not wake ovs-vswitchd.
+    silent: bool,
+    /// In some that do.
+    alerting: bool,
+    /// In others than `tag`, `trunks` and `vlan_mode` of ports that remain.
+    further: bool,
+}
+
+impl Difference {
+    const NONE: Self = Self { silent: false, alerting: false, further: false };
+    const FURTHER: Self = Self { alerting: true, further: true, ..Self::NONE };
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            silent: self.silent || other.silent,
+            alerting: self.alerting || other.alerting,
+            further: self.further || other.further,
+        }
+    }
 }
 
 /// What to do next.
@@ -41,6 +54,8 @@ pub enum Next {
 struct Open {
     silent: u64,
     alerting: u64,
+    /// Whether any of the changes since the bridge is held is of more than the VLANs of its ports.
+    further: bool,
 }
 
 /// Follows the database and knows which bridges to hold.
@@ -83,19 +98,19 @@ impl Applied {
         let (known_next, known_current) = self.latest.as_deref().map_or((i64::MIN, i64::MIN), cfg);
         for (bridge, difference) in differences(self.latest.as_deref(), &rows) {
             let open = self.open.entry(bridge).or_default();
-            match difference {
-                Difference::None => {}
-                Difference::Silent => open.silent = self.newest,
-                Difference::Alerting => open.alerting = self.newest,
-            }
-            if difference == Difference::Alerting {
+            open.further |= difference.further;
+            if difference.alerting {
+                open.alerting = self.newest;
                 self.alerted = self.newest;
+            } else {
+                open.silent = self.newest;
             }
         }
         if std::mem::take(&mut self.away) {
             self.returned = self.newest;
             for bridge in rows.bridges.values() {
-                self.open.entry(bridge.name.clone()).or_default().alerting = self.newest;
+                let open = self.open.entry(bridge.name.clone()).or_default();
+                (open.alerting, open.further) = (self.newest, true);
             }
         }
         self.latest = Some(rows);
@@ -145,13 +160,18 @@ impl Applied {
         })
     }
 
+    /// Whether a bridge is held for changes of its ports' VLANs, and for nothing else.
+    pub fn holds_for_vlans(&self, bridge: &str) -> bool {
+        self.open.get(bridge).is_some_and(|open| !open.further)
+    }
+
     fn certain(&mut self, up_to: u64) {
         self.certain_of(up_to, up_to);
     }
 
     fn certain_of(&mut self, silent_up_to: u64, alerting_up_to: u64) {
         self.open.retain(|_, open| {
-            let Open { silent, alerting } = open;
+            let Open { silent, alerting, further: _ } = open;
             for (change, up_to) in [(&mut *silent, silent_up_to), (&mut *alerting, alerting_up_to)] {
                 *change = if *change > up_to { *change } else { 0 };
             }
@@ -197,11 +217,11 @@ fn differences(old: Option<&Rows>, new: &Rows) -> Vec<(String, Difference)> {
         .into_iter()
         .map(|(name, a)| match after.remove(&name) {
             Some(b) if !all => (name, bridge_difference(old, new, &a, &b)),
-            _ => (name, Difference::Alerting),
+            _ => (name, Difference::FURTHER),
         })
         .collect();
-    found.extend(after.into_keys().map(|name| (name, Difference::Alerting)));
-    found.retain(|(_, difference)| *difference != Difference::None);
+    found.extend(after.into_keys().map(|name| (name, Difference::FURTHER)));
+    found.retain(|(_, difference)| *difference != Difference::NONE);
     found
 }
 
@@ -215,35 +235,36 @@ fn host_differs(old: &Rows, new: &Rows) -> bool {
 
 fn bridge_difference(old: &Rows, new: &Rows, a: &Arc<BridgeRow>, b: &Arc<BridgeRow>) -> Difference {
     if a.mirrors.iter().any(|mirror| old.mirrors.get(mirror) != new.mirrors.get(mirror)) {
-        return Difference::Alerting;
+        return Difference::FURTHER;
     }
     let own = if Arc::ptr_eq(a, b) || a == b {
-        Difference::None
+        Difference::NONE
     } else {
         let silent =
             BridgeRow { stp_enable: b.stp_enable, rstp_enable: b.rstp_enable, ..BridgeRow::clone(a) };
-        if silent == **b { Difference::Silent } else { Difference::Alerting }
+        Difference { silent: true, alerting: silent != **b, further: true }
     };
-    own.max(ports_difference(old, new, &a.ports, &b.ports))
+    own.or(ports_difference(old, new, &a.ports, &b.ports))
 }
 
 fn ports_difference(old: &Rows, new: &Rows, a: &BTreeSet<Uuid>, b: &BTreeSet<Uuid>) -> Difference {
     if a != b {
-        return Difference::Alerting;
+        return Difference::FURTHER;
     }
-    a.iter().map(|port| port_difference(old, new, *port)).max().unwrap_or(Difference::None)
+    a.iter().map(|port| port_difference(old, new, *port)).fold(Difference::NONE, Difference::or)
 }
 
 fn port_difference(old: &Rows, new: &Rows, port: Uuid) -> Difference {
     let (Some(a), Some(b)) = (old.ports.get(&port), new.ports.get(&port)) else {
-        return Difference::Alerting;
+        return Difference::FURTHER;
     };
     let own = if Arc::ptr_eq(a, b) || a == b {
-        Difference::None
+        Difference::NONE
     } else {
         let silent =
             PortRow { trunks: b.trunks.clone(), vlan_mode: b.vlan_mode.clone(), ..PortRow::clone(a) };
-        if silent == **b { Difference::Silent } else { Difference::Alerting }
+        let vlans = PortRow { tag: b.tag, ..silent.clone() };
+        Difference { silent: true, alerting: silent != **b, further: vlans != **b }
     };
     let interfaces = a.interfaces.iter().any(|interface| {
         match (old.interfaces.get(interface), new.interfaces.get(interface)) {
@@ -251,7 +272,7 @@ fn port_difference(old: &Rows, new: &Rows, port: Uuid) -> Difference {
             (a, b) => a.is_some() != b.is_some(),
         }
     });
-    if interfaces { Difference::Alerting } else { own }
+    if interfaces { Difference::FURTHER } else { own }
 }
 
 /// An interface without what ovs-vswitchd writes itself, and without what only we read.

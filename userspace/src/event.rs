@@ -17,7 +17,7 @@ pub enum Event {
     Links(LinkEvent),
     /// To a bridge's OpenFlow side.
     OpenFlow(OpenFlowEvent),
-    /// ovs-vswitchd answered [`Effect::Probe`].
+    /// ovs-vswitchd answered [`Effect::Probe`], whichever of the two it was for.
     Probed {
         /// The bridge.
         bridge: String,
@@ -44,6 +44,8 @@ pub enum Event {
         /// The reason.
         cause: String,
     },
+    /// What comes next was written to the database while this process was the one that ovs-vswitchd's pid file names.
+    Vswitchd(Option<u32>),
     /// A second has passed, and this is how the host stands.
     Tick(HostFacts),
 }
@@ -82,7 +84,8 @@ pub struct Poll {
 /// Something to do, outside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Ask ovs-vswitchd about a bridge; answer with [`Event::Probed`].
+    /// Ask ovs-vswitchd about a bridge, before it switches or to confirm what it began to switch with; answer with
+    /// [`Event::Probed`].
     Probe {
         /// The bridge.
         bridge: String,

@@ -14,6 +14,7 @@ use crate::unixctl::{FdbAge, FdbRow, OfPort};
 
 /// The port, which no table has, of an operator's entry on a port without a program. Frames to the station go through
 /// Open vSwitch, and frames from it, wherever they arrive, must not be learned: there the entry would not move.
+/// A learned station is there while it is set [`aside`]: it moves to the port where its next frame arrives.
 pub const NOWHERE: PortNo = PortNo(u16::MAX);
 
 /// A correction of our table: an entry to write, or `None` to forget the station.
@@ -40,21 +41,7 @@ pub fn reconcile(
     rows: &[FdbRow],
     since_s: u32,
 ) -> Reconciled {
-    let theirs: BTreeMap<FdbKey, (u16, bool)> = rows
-        .iter()
-        // NORMAL asks for no group address, nor does the program, and there is no place for one.
-        .filter(|row| !row.mac.is_group())
-        .filter_map(|row| {
-            let vid = Vid::new(row.vid)?;
-            let port = match row.port {
-                OfPort::Number(ofport) => ports.get(&ofport).copied(),
-                OfPort::Local => None,
-            };
-            let key = FdbKey { bridge: bridge.0, vid, mac: row.mac };
-            Some((key, (port.unwrap_or(NOWHERE).0, row.age == FdbAge::Static)))
-        })
-        .collect();
-
+    let theirs = theirs(bridge, ports, rows);
     let mut agreed = BTreeSet::new();
     let Reconciled { mut corrections, mut undecided } = Reconciled::default();
     for (key, entry) in stations.iter().filter(|(key, _)| key.bridge == bridge.0) {
@@ -72,6 +59,40 @@ pub fn reconcile(
         }
     }
     Reconciled { corrections, undecided }
+}
+
+/// Open vSwitch's stations of a bridge, each with its port in our numbers and whether it is an operator's.
+fn theirs(bridge: BridgeNo, ports: &BTreeMap<u16, PortNo>, rows: &[FdbRow]) -> BTreeMap<FdbKey, (u16, bool)> {
+    rows.iter()
+        // NORMAL asks for no group address, nor does the program, and there is no place for one.
+        .filter(|row| !row.mac.is_group())
+        .filter_map(|row| {
+            let vid = Vid::new(row.vid)?;
+            let port = match row.port {
+                OfPort::Number(ofport) => ports.get(&ofport).copied(),
+                OfPort::Local => None,
+            };
+            let key = FdbKey { bridge: bridge.0, vid, mac: row.mac };
+            Some((key, (port.unwrap_or(NOWHERE).0, row.age == FdbAge::Static)))
+        })
+        .collect()
+}
+
+/// A learned station's entry out of use.
+pub fn aside(entry: FdbEntry) -> FdbEntry {
+    FdbEntry { port: NOWHERE.0, ..entry }
+}
+
+/// Of stations that were set [`aside`], those that Open vSwitch has learned on the same port: what to replace by what.
+pub fn confirmed(
+    stations: &[(FdbKey, FdbEntry)],
+    bridge: BridgeNo,
+    ports: &BTreeMap<u16, PortNo>,
+    rows: &[FdbRow],
+) -> Vec<(FdbKey, [FdbEntry; 2])> {
+    let theirs = theirs(bridge, ports, rows);
+    let same = stations.iter().filter(|(key, entry)| theirs.get(key) == Some(&(entry.port, false)));
+    same.map(|(key, entry)| (*key, [aside(*entry), *entry])).collect()
 }
 
 /// Stations that have expired, and how many the rest leave on each port.
@@ -190,6 +211,21 @@ mod tests {
             reconcile(&stations, BridgeNo(3), &ports, &elsewhere, 100);
         assert_eq!(corrections, [(key(2, 10), None), (key(3, 10), None)]);
         assert!(undecided);
+    }
+
+    #[test]
+    fn stations_set_aside_come_back_where_ovs_has_learned_them() {
+        let ports = [(1, PortNo(7)), (2, PortNo(8))].into();
+        let stations = [1, 2, 3, 4, 5].map(|last| (key(last, 10), learned(7)));
+        let rows = [
+            row(1, 10, OfPort::Number(1), FRESH),
+            row(2, 10, OfPort::Number(2), FRESH),
+            row(3, 20, OfPort::Number(1), FRESH),
+            row(4, 10, OfPort::Local, FRESH),
+            row(5, 10, OfPort::Number(1), FdbAge::Static),
+        ];
+        let back = confirmed(&stations, BridgeNo(3), &ports, &rows);
+        assert_eq!(back, [(key(1, 10), [FdbEntry { port: NOWHERE.0, ..learned(7) }, learned(7)])]);
     }
 
     #[test]

@@ -111,10 +111,12 @@ pub async fn run(config: Config) -> Result<()> {
             }
         };
         let of_database = matches!(event, Event::Ovsdb(_));
+        // A new ovs-vswitchd has its pid file before it writes to the database.
+        let pid = of_database.then(|| Event::Vswitchd(config::vswitchd_pid(&config.ovs_rundir)));
         if of_database {
             brake.take_up();
         }
-        for effect in agent.handle(event, now_s()) {
+        for effect in pid.into_iter().chain([event]).flat_map(|event| agent.handle(event, now_s())) {
             outside.carry_out(effect);
         }
         if of_database {

@@ -51,6 +51,13 @@ impl Memory for Host {
     }
 }
 
+impl Exchange for Host {
+    fn exchange(&self, word: &AtomicU64, expected: u64, value: u64) -> bool {
+        self.linger();
+        word.compare_exchange(expected, value, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
 fn table(limit: u32) -> Table<Host> {
     shaped(Shape::new(limit, SECRETS))
 }
@@ -74,6 +81,35 @@ fn all(table: &Table<Host>) -> BTreeMap<FdbKey, FdbEntry> {
     assert_eq!(map.len(), stations.len(), "a station in two places");
     assert_eq!(map.len() as u64, table.len());
     map
+}
+
+#[test]
+fn entry_is_replaced_only_if_it_is_the_expected_one() {
+    let table = table(16);
+    let known = key(0x5d, 10, 0x0200_0000_0001);
+    assert!(!table.replace(&known, on(1), on(2)), "there is none");
+    assert_eq!(table.insert(&known, on(1)), Ok(Entered::New));
+    assert!(table.replace(&known, on(1), on(2)) && table.get(&known) == Some(on(2)));
+    assert!(!table.replace(&known, on(1), on(3)) && table.get(&known) == Some(on(2)));
+    assert!(!table.replace(&key(0x0d, 10, 0x0200_0000_0001), on(2), on(3)), "another bridge");
+    assert!(!table.replace(&known, FdbEntry { shown_s: 1001, ..on(2) }, on(3)));
+    assert_eq!(all(&table), [(known, on(2))].into());
+}
+
+/// A program moves a station once, at any moment of the agent's trying to put it back.
+#[test]
+fn replacing_never_undoes_what_a_program_wrote() {
+    for _ in 0..2_000 {
+        let mut table = table(16);
+        table.memory.jitter = true;
+        let known = key(3, 10, 0x0200_0000_0001);
+        assert_eq!(table.insert(&known, on(u16::MAX)), Ok(Entered::New));
+        thread::scope(|scope| {
+            scope.spawn(|| assert!(table.update(&known, on(8))));
+            scope.spawn(|| table.replace(&known, on(u16::MAX), on(7)));
+        });
+        assert_eq!(table.get(&known), Some(on(8)));
+    }
 }
 
 #[test]

@@ -4,8 +4,11 @@
 //! [`Effect`]s. Every event that changes something ends in [`Agent::refresh`], which compiles the desired state anew,
 //! compares it with what is installed and takes the steps between. A bridge whose applied configuration, flows or
 //! stations are not certain at this moment is *held*: its ports stay as they are, and all its frames go to Open
-//! vSwitch. A bridge that was suspended, for whatever reason, switches again only after ovs-vswitchd has been asked
-//! for its flows and stations anew.
+//! vSwitch. A bridge that was suspended switches again only after ovs-vswitchd has been asked for its flows and stations
+//! anew, unless that was for a change of its ports' VLANs and nothing else.
+//!
+//! While a bridge is suspended, its stations may move unseen. So it begins to switch without them, and has each back with
+//! the first frame that it sends, or when ovs-vswitchd, asked since, says that it is where it was.
 
 mod offload;
 mod refresh;
@@ -25,6 +28,7 @@ use crate::links::{Link, LinkEvent, Links};
 use crate::openflow::OpenFlowEvent;
 use crate::ovsdb::OvsdbEvent;
 use crate::plan::{Numbers, plan};
+use crate::unixctl::{FdbRow, FlowTable};
 
 use offload::Offload;
 use watched::{Known, Watched};
@@ -125,6 +129,10 @@ impl<D: Dataplane> Agent<D> {
                 true
             }
             Event::OffloadRefused { ifindex, cause } => self.on_offload_refused(ifindex, cause),
+            Event::Vswitchd(pid) => {
+                self.look_for_restart(pid);
+                false
+            }
             Event::Tick(host) => self.on_tick(host),
         };
         if changed {
@@ -223,6 +231,9 @@ impl<D: Dataplane> Agent<D> {
 
     fn on_probed(&mut self, bridge: &str, question: u64, answer: Result<Probe, String>) -> bool {
         let Some(watched) = self.watched.get_mut(bridge) else { return false };
+        if watched.is_confirming(question) {
+            return self.on_confirmed(bridge, answer);
+        }
         if !watched.is_asked(question) {
             return false;
         }
@@ -241,6 +252,23 @@ impl<D: Dataplane> Agent<D> {
         true
     }
 
+    /// Gives a bridge its stations back, as far as Open vSwitch has them where they were. Whether the answer changes more.
+    fn on_confirmed(&mut self, bridge: &str, answer: Result<Probe, String>) -> bool {
+        let Some(watched) = self.watched.get_mut(bridge) else { return false };
+        let unconfirmed = watched.known_mut().and_then(|known| known.unconfirmed.take());
+        let (Ok(Probe { version, flow_table, stations }), Some(unconfirmed)) = (answer, unconfirmed) else {
+            watched.void();
+            return true;
+        };
+        self.ovs_version = Some(version);
+        let restored = self.restore(bridge, &unconfirmed.stations, &stations);
+        let taken = restored.and_then(|()| self.take_stations(bridge, &stations, unconfirmed.asked_s));
+        if let Err(error) = taken {
+            return self.on_trouble(bridge, &error);
+        }
+        self.take_flow_table(bridge, Some(flow_table))
+    }
+
     /// Whether the answer changes more than stations.
     fn on_polled(&mut self, bridge: &str, question: u64, answer: Result<Poll, String>) -> bool {
         let Some(watched) = self.watched.get_mut(bridge) else { return false };
@@ -253,24 +281,37 @@ impl<D: Dataplane> Agent<D> {
             return true;
         };
         known.stats = Some(stats);
-        if let Some(rows) = &stations {
-            // The second before the question, as the programs' clock may be behind.
-            let since_s = asked_s.map_or(u32::MAX, |asked_s| asked_s.saturating_sub(1));
-            let reconciled = self.reconcile(bridge, rows, since_s);
-            let Some(watched) = self.watched.get_mut(bridge) else { return false };
-            match reconciled {
-                Ok(undecided) => {
-                    if undecided && let Some(known) = watched.known_mut() {
-                        known.stats = None;
-                    }
-                }
-                Err(error) => {
-                    warn!(%error, bridge, "Open vSwitch has all frames of the bridge");
-                    watched.failed(error.to_string(), self.now_s);
-                    return true;
-                }
+        if let Some(rows) = &stations
+            && let Err(error) = self.take_stations(bridge, rows, asked_s.unwrap_or(u32::MAX))
+        {
+            return self.on_trouble(bridge, &error);
+        }
+        self.take_flow_table(bridge, flow_table)
+    }
+
+    /// Compares the stations of a bridge that switches with Open vSwitch's, which was asked in the second `asked_s`.
+    fn take_stations(&mut self, bridge: &str, rows: &[FdbRow], asked_s: u32) -> Result<(), DataplaneError> {
+        // The second before the question, as the programs' clock may be behind.
+        let undecided = self.reconcile(bridge, rows, asked_s.saturating_sub(1))?;
+        if let Some(known) = self.watched.get_mut(bridge).and_then(Watched::known_mut) {
+            known.note(rows);
+            if undecided {
+                known.stats = None;
             }
         }
+        Ok(())
+    }
+
+    fn on_trouble(&mut self, bridge: &str, error: &DataplaneError) -> bool {
+        warn!(%error, bridge, "Open vSwitch has all frames of the bridge");
+        if let Some(watched) = self.watched.get_mut(bridge) {
+            watched.failed(error.to_string(), self.now_s);
+        }
+        true
+    }
+
+    /// Whether the flow table, if there is an answer, has changed.
+    fn take_flow_table(&mut self, bridge: &str, flow_table: Option<FlowTable>) -> bool {
         let known = self.watched.get_mut(bridge).and_then(Watched::known_mut);
         match (known, flow_table) {
             (Some(Known { flow_table: known, .. }), Some(flow_table)) if *known != flow_table => {
@@ -283,19 +324,9 @@ impl<D: Dataplane> Agent<D> {
 
     /// Whether anything may have come of the second that has passed.
     fn on_tick(&mut self, host: HostFacts) -> bool {
-        let replaced = match (self.host.vswitchd_pid, host.vswitchd_pid) {
-            (Some(before), Some(now)) => before != now,
-            _ => false,
-        };
-        if replaced {
-            info!(pid = host.vswitchd_pid, "ovs-vswitchd was restarted");
-            self.applied.restarted();
-            self.watched.values_mut().for_each(Watched::void);
-        } else {
-            self.applied.not_restarted();
-        }
-        let host = HostFacts { vswitchd_pid: host.vswitchd_pid.or(self.host.vswitchd_pid), ..host };
-        let mut changed = self.unsettled || host != self.host;
+        let replaced = self.look_for_restart(host.vswitchd_pid);
+        let host = HostFacts { vswitchd_pid: self.host.vswitchd_pid, ..host };
+        let mut changed = self.unsettled || replaced || host != self.host;
         self.host = host;
         self.renew();
         let failures = self.failed.len();
@@ -317,12 +348,37 @@ impl<D: Dataplane> Agent<D> {
         changed
     }
 
+    /// Whether ovs-vswitchd is another process than before: then what the other one said is worth nothing.
+    fn look_for_restart(&mut self, pid: Option<u32>) -> bool {
+        let replaced = match (self.host.vswitchd_pid, pid) {
+            (Some(before), Some(now)) => before != now,
+            _ => false,
+        };
+        if replaced {
+            info!(pid, "ovs-vswitchd was restarted");
+            self.applied.restarted();
+            self.watched.values_mut().for_each(Watched::void);
+        } else {
+            self.applied.not_restarted();
+        }
+        self.host.vswitchd_pid = pid.or(self.host.vswitchd_pid);
+        replaced
+    }
+
     /// Why a bridge cannot be judged at this moment; `None` if it can.
     pub(crate) fn hold(&self, bridge: &str) -> Option<String> {
         self.doubt(bridge).or_else(|| match self.watched.get(bridge) {
             Some(watched) => watched.hold(),
             None => Some("it is new".to_owned()),
         })
+    }
+
+    /// Whether a bridge is held for a change of its ports' VLANs, and would switch by what is known of it but for that.
+    fn holds_for_vlans(&self, bridge: &str) -> bool {
+        self.database.is_ok()
+            && self.links_trouble.is_none()
+            && self.applied.holds_for_vlans(bridge)
+            && self.watched.get(bridge).is_some_and(Watched::is_in_use)
     }
 
     /// Why not even its configuration is certain.
@@ -372,6 +428,7 @@ impl<D: Dataplane> Agent<D> {
             bridge.reason.is_some()
                 || self.is_active(&bridge.name)
                     && self.hold(&bridge.name).is_none()
+                    && !self.watched.get(&bridge.name).is_some_and(Watched::is_unconfirmed)
                     && !bridge.ports.iter().any(pending)
         };
         self.database.is_ok()

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use tracing::{debug, warn};
-use trunkline_core::abi;
+use trunkline_core::{FdbEntry, FdbKey, abi};
 
-use super::{Agent, Failure, RETRY_S, Refusal};
+use super::{Agent, Failure, RETRY_S, Refusal, Watched};
 use crate::dataplane::{BridgeNo, Dataplane, Hooks, Installed, InstalledPort, Op, PortNo};
 use crate::desired::{self, DesiredBridge, DesiredPort, World};
 use crate::event::Effect;
@@ -30,17 +30,13 @@ impl<D: Dataplane> Agent<D> {
         self.follow();
         self.void_what_is_in_doubt();
         let mut target = self.target();
-        // A bridge that has to be suspended for a change switches again only after it has been asked anew.
-        let interrupted: Vec<BridgeNo> = plan(self.dataplane.installed(), &target)
-            .into_iter()
-            .filter_map(|op| if let Op::Suspend(bridge) = op { Some(bridge) } else { None })
-            .filter(|bridge| target.active.contains_key(bridge))
-            .collect();
-        if !interrupted.is_empty() {
-            interrupted.into_iter().for_each(|bridge| self.void(bridge));
+        let mut steps = plan(self.dataplane.installed(), &target);
+        let unasked = self.to_be_asked_first(&steps, &target);
+        if !unasked.is_empty() {
+            unasked.into_iter().for_each(|bridge| self.void(bridge));
             target = self.target();
+            steps = plan(self.dataplane.installed(), &target);
         }
-        let steps = plan(self.dataplane.installed(), &target);
         self.carry_out(&steps);
         self.unsettled = !steps.is_empty();
         self.numbers.retain(self.dataplane.installed());
@@ -94,10 +90,45 @@ impl<D: Dataplane> Agent<D> {
         }
     }
 
-    /// What was answered before a change says nothing after it.
+    /// The bridges that these steps would let switch, or go on to switch, without having been asked for what they need.
+    fn to_be_asked_first(&self, steps: &[Op], target: &Installed) -> BTreeSet<BridgeNo> {
+        let ports = &self.dataplane.installed().ports;
+        let unasked = |op: &Op| match op {
+            // One that has to be suspended for a change switches again only after it has been asked anew.
+            Op::Suspend(bridge) => target.active.contains_key(bridge).then_some(*bridge),
+            // After a change of VLANs the last answer does, but no further than that its ports have other rules.
+            Op::Remove(place) => {
+                let bridge = ports.get(place).map(|port| BridgeNo(port.rules.bridge));
+                bridge.filter(|bridge| self.switches_unasked(*bridge))
+            }
+            Op::Install(place, new) => {
+                let same = |old: &InstalledPort| old.ifindex == new.ifindex && old.hooks == new.hooks;
+                let bridge = BridgeNo(new.rules.bridge);
+                (!ports.get(place).is_some_and(same) && self.switches_unasked(bridge)).then_some(bridge)
+            }
+            // Whether Open vSwitch forgets an operator's entry with such a change is not certain.
+            Op::Activate(bridge, _) => {
+                let watched = self.numbers.bridge_name(*bridge).and_then(|name| self.watched.get(name));
+                let ask = watched.is_some_and(|watched| watched.asks_first(self.now_s));
+                (ask && self.switches_unasked(*bridge)).then_some(*bridge)
+            }
+            Op::Drain | Op::Flush(_) => None,
+        };
+        steps.iter().filter_map(unasked).collect()
+    }
+
+    /// Whether a suspended bridge would switch again by an answer that it has switched by before.
+    fn switches_unasked(&self, bridge: BridgeNo) -> bool {
+        let watched = self.numbers.bridge_name(bridge).and_then(|name| self.watched.get(name));
+        !self.dataplane.installed().active.contains_key(&bridge) && watched.is_some_and(Watched::is_in_use)
+    }
+
+    /// What was answered before a change says nothing after it. A change of VLANs leaves flows as they are, and stations
+    /// are taken out of use before the bridge switches again.
     fn void_what_is_in_doubt(&mut self) {
         for bridge in &self.desired {
-            if (!bridge.eligible || self.doubt(&bridge.name).is_some())
+            let in_doubt = self.doubt(&bridge.name).is_some() && !self.holds_for_vlans(&bridge.name);
+            if (!bridge.eligible || in_doubt)
                 && let Some(watched) = self.watched.get_mut(&bridge.name)
             {
                 watched.void();
@@ -189,9 +220,15 @@ impl<D: Dataplane> Agent<D> {
     /// is planned again.
     pub(super) fn carry_out(&mut self, steps: &[Op]) {
         let mut incomplete: Option<String> = None;
+        let drained = steps.contains(&Op::Drain);
         for op in steps {
             match op {
-                Op::Suspend(bridge) => self.void(*bridge),
+                Op::Suspend(bridge) => {
+                    let name = self.numbers.bridge_name(*bridge);
+                    if !name.is_some_and(|name| self.holds_for_vlans(name)) {
+                        self.void(*bridge);
+                    }
+                }
                 Op::Activate(bridge, _) => {
                     if let Some(cause) = &incomplete {
                         self.postpone(*bridge, cause);
@@ -201,7 +238,7 @@ impl<D: Dataplane> Agent<D> {
                 Op::Install(..) | Op::Remove(_) if incomplete.is_some() => continue,
                 _ => {}
             }
-            let Err(cause) = self.step(op) else { continue };
+            let Err(cause) = self.step(op, drained) else { continue };
             match op {
                 Op::Activate(bridge, _) => self.postpone(*bridge, &cause),
                 Op::Suspend(_) | Op::Drain | Op::Flush(_) => incomplete = Some(cause),
@@ -214,14 +251,14 @@ impl<D: Dataplane> Agent<D> {
         }
     }
 
-    fn step(&mut self, op: &Op) -> Result<(), String> {
+    fn step(&mut self, op: &Op, drained: bool) -> Result<(), String> {
         debug!(?op, "step");
-        if let Op::Activate(bridge, _) = op {
-            self.prepare(*bridge)?;
-        }
+        let aside = if let Op::Activate(bridge, _) = op { self.prepare(*bridge, drained)? } else { None };
         let done = self.dataplane.apply(op, self.now_s);
         if let Err(error) = &done {
             warn!(%error, "Open vSwitch keeps what this was about");
+        } else if let (Op::Activate(bridge, _), Some(stations)) = (op, aside) {
+            self.have_confirmed(*bridge, stations);
         }
         if let Op::Install(place, port) = op
             && let Some(link) = self.links.get(&port.ifindex)
@@ -243,13 +280,32 @@ impl<D: Dataplane> Agent<D> {
         done.map_err(|error| error.to_string())
     }
 
-    /// Before a bridge switches, no station may be in our table that is not in Open vSwitch's.
-    fn prepare(&mut self, bridge: BridgeNo) -> Result<(), String> {
-        let Some(name) = self.numbers.bridge_name(bridge).map(str::to_owned) else { return Ok(()) };
+    /// Before a bridge switches, no station may be in use that is not in Open vSwitch's table on the same port, and since
+    /// Open vSwitch was last asked it may have moved. Returns the stations that are to be confirmed.
+    fn prepare(
+        &mut self,
+        bridge: BridgeNo,
+        drained: bool,
+    ) -> Result<Option<Vec<(FdbKey, FdbEntry)>>, String> {
+        let Some(name) = self.numbers.bridge_name(bridge).map(str::to_owned) else { return Ok(None) };
         let known = self.watched.get_mut(&name).and_then(|watched| watched.known_mut());
-        let stations = known.and_then(|known| known.stations.take());
-        let stations = stations.ok_or("its stations are to be asked for again")?;
-        self.reconcile(&name, &stations, u32::MAX).map(drop).map_err(|error| error.to_string())
+        let asked = known.ok_or("it is to be asked again")?.stations.take();
+        // A program that ran when the bridge was suspended may be about to enter a station.
+        if !drained {
+            self.dataplane.apply(&Op::Drain, self.now_s).map_err(|error| error.to_string())?;
+        }
+        if let Some(rows) = &asked {
+            self.reconcile(&name, rows, u32::MAX).map_err(|error| error.to_string())?;
+        }
+        let aside = self.set_aside(bridge).map_err(|error| error.to_string())?;
+        Ok((asked.is_none() || !aside.is_empty()).then_some(aside))
+    }
+
+    fn have_confirmed(&mut self, bridge: BridgeNo, stations: Vec<(FdbKey, FdbEntry)>) {
+        let Some(name) = self.numbers.bridge_name(bridge) else { return };
+        if let Some(watched) = self.watched.get_mut(name) {
+            self.effects.extend(watched.confirm(name, &mut self.questions, self.now_s, stations));
+        }
     }
 
     /// The bridge is asked again, in a moment.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use tracing::{debug, warn};
+use trunkline_core::{FdbEntry, FdbKey};
 
 use super::Agent;
-use crate::dataplane::{Dataplane, DataplaneError, PortNo};
+use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, PortNo};
 use crate::desired::DesiredPort;
 use crate::fdb::{self, Reconciled};
 use crate::unixctl::FdbRow;
@@ -33,6 +34,30 @@ impl<D: Dataplane> Agent<D> {
             self.dataplane.set_stations(&corrections)?;
         }
         Ok(undecided)
+    }
+
+    /// Takes the learned stations of a suspended bridge out of use, for a bridge that is about to switch. Returns them as
+    /// they were.
+    pub(super) fn set_aside(&mut self, bridge: BridgeNo) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
+        let mut stations = self.dataplane.stations()?;
+        stations.retain(|(key, entry)| {
+            key.bridge == bridge.0 && !entry.fixed && PortNo(entry.port) != fdb::NOWHERE
+        });
+        let aside = stations.iter().map(|(key, entry)| (*key, Some(fdb::aside(*entry))));
+        self.dataplane.set_stations(&aside.collect::<Vec<_>>())?;
+        Ok(stations)
+    }
+
+    /// Puts those of them back that Open vSwitch has where they were, and that have sent nothing since.
+    pub(super) fn restore(
+        &mut self,
+        bridge: &str,
+        stations: &[(FdbKey, FdbEntry)],
+        rows: &[FdbRow],
+    ) -> Result<(), DataplaneError> {
+        let Some(number) = self.numbers.known_bridge(bridge) else { return Ok(()) };
+        let confirmed = fdb::confirmed(stations, number, &self.ports_by_ofport(bridge), rows);
+        self.dataplane.replace_stations(&confirmed)
     }
 
     fn ports_by_ofport(&self, bridge: &str) -> BTreeMap<u16, PortNo> {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use trunkline_core::{FdbEntry, FdbKey};
+
 use super::stations::SWEEP_S;
 use crate::desired::BridgeFacts;
 use crate::event::{Effect, Probe};
 use crate::openflow::PortFlags;
-use crate::unixctl::{FdbRow, FdbStats, FlowTable};
+use crate::unixctl::{FdbAge, FdbRow, FdbStats, FlowTable};
 
 /// OpenFlow tells of changed flows. The flow table is asked for all the same, so often, in seconds.
 const FLOWS_S: u32 = 10;
@@ -43,13 +45,38 @@ pub(super) struct Known {
     /// The question that this answers.
     pub(super) question: u64,
     pub(super) flow_table: FlowTable,
-    /// The stations in the answer, until they have been compared with ours.
+    /// The stations in the answer, until they have been compared with ours and the bridge switches.
     pub(super) stations: Option<Vec<FdbRow>>,
+    /// What is to be confirmed by the answer to a question that was asked since the bridge switches.
+    pub(super) unconfirmed: Option<Unconfirmed>,
+    /// Whether there was an operator's entry when the stations were last told.
+    pub(super) has_static: bool,
     pub(super) stats: Option<FdbStats>,
     /// The second in which the poll that is out was asked.
     pub(super) polling: Option<u32>,
     flows_s: u32,
     compared_s: u32,
+}
+
+/// Stations that a bridge knew when it began to switch, and may not use before Open vSwitch has confirmed them.
+#[derive(Debug)]
+pub(super) struct Unconfirmed {
+    /// The second of the question.
+    pub(super) asked_s: u32,
+    /// With their entries as they were.
+    pub(super) stations: Vec<(FdbKey, FdbEntry)>,
+}
+
+impl Known {
+    /// Takes note of what Open vSwitch's stations say beside where they are.
+    pub(super) fn note(&mut self, rows: &[FdbRow]) {
+        self.has_static = has_static(rows);
+    }
+}
+
+/// An operator's entry has a negative age after a change of `mac-aging-time`.
+fn has_static(rows: &[FdbRow]) -> bool {
+    rows.iter().any(|row| !matches!(row.age, FdbAge::Seconds(0..)))
 }
 
 impl Default for Watched {
@@ -80,7 +107,7 @@ impl Watched {
             Inquiry::Failed(again_s) => again_s <= now_s,
             Inquiry::Asked(_) | Inquiry::Known(_) => false,
         };
-        let asked = if self.asked.0 == now_s { self.asked.1 } else { 0 };
+        let asked = self.questions_in(now_s);
         if !due || self.port_flags.is_err() || asked >= MOST_PROBES {
             return None;
         }
@@ -94,12 +121,61 @@ impl Watched {
         matches!(self.inquiry, Inquiry::Asked(asked) if asked == question)
     }
 
+    /// Whether this is the question that confirms what the bridge began to switch with.
+    pub(super) fn is_confirming(&self, question: u64) -> bool {
+        matches!(&self.inquiry, Inquiry::Known(known) if known.question == question && known.unconfirmed.is_some())
+    }
+
+    /// Whether the bridge lacks stations until they are confirmed.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        matches!(&self.inquiry, Inquiry::Known(known) if known.unconfirmed.is_some())
+    }
+
+    /// Whether the answer is one that the bridge has switched by.
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(&self.inquiry, Inquiry::Known(known) if known.stations.is_none())
+    }
+
+    /// Whether the bridge has to be asked before it switches by an answer that it has switched by before.
+    pub(super) fn asks_first(&self, now_s: u32) -> bool {
+        let has_static = matches!(&self.inquiry, Inquiry::Known(known) if known.has_static);
+        has_static || self.questions_in(now_s) >= MOST_PROBES
+    }
+
+    fn questions_in(&self, now_s: u32) -> u32 {
+        if self.asked.0 == now_s { self.asked.1 } else { 0 }
+    }
+
+    /// The bridge switches now: asks for these stations to be confirmed. Answers to what was asked before count for
+    /// nothing.
+    pub(super) fn confirm(
+        &mut self,
+        bridge: &str,
+        questions: &mut u64,
+        now_s: u32,
+        mut stations: Vec<(FdbKey, FdbEntry)>,
+    ) -> Option<Effect> {
+        let asked = self.questions_in(now_s);
+        let known = self.known_mut()?;
+        // Some may not have been confirmed when the bridge was suspended again.
+        stations.extend(known.unconfirmed.take().into_iter().flat_map(|unconfirmed| unconfirmed.stations));
+        *questions += 1;
+        known.question = *questions;
+        known.unconfirmed = Some(Unconfirmed { asked_s: now_s, stations });
+        (known.polling, known.stats) = (None, None);
+        (known.flows_s, known.compared_s) = (now_s, now_s);
+        self.asked = (now_s, asked + 1);
+        Some(Effect::Probe { bridge: bridge.to_owned(), question: *questions })
+    }
+
     pub(super) fn answered(&mut self, question: u64, probe: Probe, now_s: u32) {
         let Probe { version: _, flow_table, stations } = probe;
         self.trouble = None;
         self.inquiry = Inquiry::Known(Known {
             question,
             flow_table,
+            has_static: has_static(&stations),
+            unconfirmed: None,
             stations: Some(stations),
             stats: None,
             polling: None,
@@ -122,7 +198,8 @@ impl Watched {
 
     /// The question for what has changed, unless it is out already.
     pub(super) fn poll(&mut self, bridge: &str, now_s: u32) -> Option<Effect> {
-        let known = self.known_mut().filter(|known| known.polling.is_none())?;
+        let due = |known: &&mut Known| known.polling.is_none() && known.unconfirmed.is_none();
+        let known = self.known_mut().filter(due)?;
         known.polling = Some(now_s);
         let flows = now_s >= known.flows_s + FLOWS_S;
         if flows {

@@ -287,3 +287,50 @@ fn a_mirrors_row_is_its_bridges() {
     };
     tell([(Write(mirrored), Applying), (Settle, No), (Write(row), Applying), (Settle, No)]);
 }
+
+#[test]
+fn a_bridge_is_held_for_vlans_as_long_as_nothing_else_changes() {
+    type Change = fn(&mut Database);
+    let vlans: [Change; 3] = [RETAG, TRUNKS, |database| {
+        database.port("p1").vlan_mode = Some("native-tagged".to_owned());
+    }];
+    for change in vlans {
+        let mut story = Story::begin();
+        assert!(!story.applied.holds_for_vlans("br0"), "it is not held");
+        story.take(Write(change));
+        assert!(story.applied.holds_for_vlans("br0"));
+        story.take(Write(|database| {
+            CONFIRM(database);
+            database.announce();
+        }));
+        assert!(story.applied.holds_for_vlans("br0"));
+        story.take(Write(CONFIRM));
+        assert!(!story.applied.holds_for_vlans("br0"));
+    }
+    let others: [Change; 9] = [
+        |database| database.port("p1").protected = true,
+        |database| database.port("p1").cvlans.extend([5]),
+        |database| {
+            database.port("p1").other_config.insert("priority-tags".to_owned(), "always".to_owned());
+        },
+        |database| database.bridge("br0").stp_enable = true,
+        |database| database.bridge("br0").flood_vlans.extend([9]),
+        |database| database.move_port("p2", None),
+        |database| database.add_mirror("br0", "m0"),
+        |database| database.interface("p2").mtu_request = Some(9000),
+        |database| drop(database.host().other_config.insert("vlan-limit".to_owned(), "2".to_owned())),
+    ];
+    for other in others {
+        for vlans_first in [true, false] {
+            let mut story = Story::begin();
+            let (first, second) = if vlans_first { (RETAG, other) } else { (other, RETAG) };
+            story.take(Write(first));
+            story.take(Write(second));
+            assert!(!story.applied.holds_for_vlans("br0") && story.held() == Applying);
+        }
+    }
+    let mut story = Story::begin();
+    story.take(Write(RETAG));
+    story.take(Reconnect);
+    assert!(!story.applied.holds_for_vlans("br0"), "there may have been more meanwhile");
+}

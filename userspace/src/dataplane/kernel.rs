@@ -211,6 +211,14 @@ impl Kernel {
         written.and(self.outdate_flows())
     }
 
+    /// Enters, overwrites or forgets one station, for tests.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
+        self.set_stations(&[(*key, entry)])
+    }
+
     fn install(&mut self, port: PortNo, new: &InstalledPort) -> Result<(), DataplaneError> {
         if self.installed.ports.get(&port).is_some_and(|old| old.ifindex != new.ifindex) {
             self.remove(port)?;
@@ -378,6 +386,13 @@ impl Dataplane for Kernel {
             result = result.and(set.map_err(|e| DataplaneError::new("enter", station(), &e)));
         }
         result.and(self.outdate_flows())
+    }
+
+    fn replace_stations(&mut self, changes: &[(FdbKey, [FdbEntry; 2])]) -> Result<(), DataplaneError> {
+        for (key, [expected, entry]) in changes {
+            self.stations.replace(key, *expected, *entry);
+        }
+        self.outdate_flows()
     }
 
     fn recount(&mut self, port: PortNo, stations: u32) -> Result<(), DataplaneError> {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use trunkline_core::{abi, table::Memory};
+use trunkline_core::abi;
+use trunkline_core::table::{Exchange, Memory};
 
 /// A value of a map that others write while it is here.
 ///
@@ -132,5 +133,11 @@ impl Memory for StationMemory {
     }
     fn swap(&self, word: &AtomicU64, value: u64) -> u64 {
         word.swap(value, Ordering::SeqCst)
+    }
+}
+
+impl Exchange for StationMemory {
+    fn exchange(&self, word: &AtomicU64, expected: u64, value: u64) -> bool {
+        word.compare_exchange(expected, value, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }

@@ -87,6 +87,15 @@ impl Dataplane for Memory {
         Ok(())
     }
 
+    fn replace_stations(&mut self, changes: &[(FdbKey, [FdbEntry; 2])]) -> Result<(), DataplaneError> {
+        for (key, [expected, entry]) in changes {
+            if let Some(known) = self.stations.get_mut(key).filter(|known| *known == expected) {
+                *known = *entry;
+            }
+        }
+        Ok(())
+    }
+
     fn recount(&mut self, _: PortNo, _: u32) -> Result<(), DataplaneError> {
         Ok(())
     }

@@ -145,13 +145,12 @@ pub trait Dataplane {
     /// The first one that could not be written, for want of room; the others are.
     fn set_stations(&mut self, changes: &[(FdbKey, Option<FdbEntry>)]) -> Result<(), DataplaneError>;
 
-    /// Enters, overwrites or forgets one station.
+    /// Overwrites the entries of stations, the first of each pair by the second, unless a program has written another one
+    /// meanwhile.
     ///
     /// # Errors
-    /// It could not be written.
-    fn set_station(&mut self, key: &FdbKey, entry: Option<FdbEntry>) -> Result<(), DataplaneError> {
-        self.set_stations(&[(*key, entry)])
-    }
+    /// They could not be written.
+    fn replace_stations(&mut self, changes: &[(FdbKey, [FdbEntry; 2])]) -> Result<(), DataplaneError>;
 
     /// Corrects the number of stations that the programs believe a port to have.
     ///

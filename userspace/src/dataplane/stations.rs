@@ -60,6 +60,12 @@ impl Stations {
         Err(NotEntered::Busy)
     }
 
+    /// Overwrites a station that is still as expected.
+    pub(super) fn replace(&self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) {
+        // One that a program has written meanwhile is newer.
+        let _ = !key.mac.is_group() && self.table.replace(key, expected, entry);
+    }
+
     /// Removes a station, if it is there.
     pub(super) fn forget(&mut self, key: &FdbKey) {
         if let Some(place) = self.table.place_of(key).filter(|_| !key.mac.is_group()) {

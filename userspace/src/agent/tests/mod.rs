@@ -55,7 +55,8 @@ fn nothing_is_ready_before_the_database_is_read() {
 #[test]
 fn announced_change_suspends_at_once_and_is_installed_after_it_was_applied_and_asked_about() {
     let mut rig = Rig::running();
-    rig.database.port("p1").tag = Some(20);
+    let port = rig.database.port("p1");
+    (port.tag, port.protected) = (Some(20), true);
     rig.database.announce();
     rig.read_database();
     assert!(!rig.active("br0"));
@@ -68,6 +69,172 @@ fn announced_change_suspends_at_once_and_is_installed_after_it_was_applied_and_a
     rig.answer();
     assert!(rig.active("br0"));
     assert_eq!(rig.installed()[&1].rules.pvid, 20);
+}
+
+/// A tag is changed, and ovs-vswitchd says that it has applied that; nobody has been asked yet.
+fn retag(rig: &mut Rig, tag: u16) {
+    rig.write(|database| {
+        database.port("p1").tag = Some(tag);
+        database.announce();
+    });
+    rig.write(Database::confirm);
+}
+
+#[test]
+fn change_of_vlans_is_in_force_when_it_was_applied_and_stations_are_confirmed_later() {
+    let mut rig = Rig::running();
+    rig.learn(1, 10, 1);
+    rig.learn(2, 10, 2);
+    rig.write(|database| {
+        database.port("p1").tag = Some(20);
+        database.announce();
+    });
+    assert!(!rig.active("br0"));
+    rig.pass(3);
+    assert!(!rig.active("br0") && rig.installed()[&1].rules.pvid == 10, "not before it is applied");
+    rig.side("br0").stations.remove(0); // As Open vSwitch does.
+    rig.write(Database::confirm);
+    assert!(rig.active("br0") && rig.installed()[&1].rules.pvid == 20);
+    assert!(rig.in_use().is_empty() && !rig.agent.status().ready);
+    rig.answer();
+    assert_eq!((rig.in_use(), rig.stations()), (vec![2], vec![2]));
+    assert!(rig.active("br0") && rig.agent.status().ready);
+}
+
+#[test]
+fn stations_have_their_age_back_when_they_are_confirmed() {
+    let mut rig = Rig::running();
+    rig.learn(2, 10, 2);
+    let before = rig.agent.dataplane.stations.clone();
+    rig.pass(5);
+    for tag in [20, 10] {
+        retag(&mut rig, tag);
+        rig.tick();
+    }
+    assert!(rig.in_use().is_empty(), "the second change came before the answer");
+    rig.answer();
+    assert_eq!(rig.agent.dataplane.stations, before);
+}
+
+#[test]
+fn station_that_moved_unseen_is_not_used_and_one_that_was_seen_since_keeps_its_place() {
+    let mut rig = Rig::running();
+    rig.learn(1, 10, 2);
+    rig.learn(2, 10, 2);
+    rig.write(|database| {
+        database.port("p1").tag = Some(20);
+        database.announce();
+    });
+    rig.side("br0").stations[0] = row(1, 20, 1);
+    rig.write(Database::confirm);
+    rig.learn(2, 10, 2);
+    assert_eq!(rig.in_use(), [2], "it has sent a frame");
+    rig.learn(1, 20, 1);
+    rig.answer();
+    assert_eq!(rig.in_use(), [2, 1], "by VLAN");
+}
+
+#[test]
+fn late_confirmation_does_not_take_a_station_back() {
+    let mut rig = Rig::running();
+    rig.learn(1, 10, 1);
+    retag(&mut rig, 20);
+    retag(&mut rig, 10);
+    rig.early = true;
+    rig.side("br0").stations.clear();
+    rig.learn(1, 10, 2);
+    let place = rig.agent.dataplane.stations.values().next().unwrap().port;
+    rig.answer();
+    let places: Vec<u16> = rig.agent.dataplane.stations.values().map(|entry| entry.port).collect();
+    assert!(places.is_empty() || places == [place], "{places:?}");
+}
+
+#[test]
+fn whoever_changes_more_than_vlans_is_asked_first() {
+    type Change = fn(&mut Rig);
+    let changes: [(&str, Change); 7] = [
+        ("another column", |rig| rig.database.port("p2").protected = true),
+        ("a port", |rig| rig.database.add_port("br0", "p3", 3).tag = Some(10)),
+        ("the ageing time", |rig| {
+            let config = &mut rig.database.bridge("br0").other_config;
+            config.insert("mac-aging-time".to_owned(), "20".to_owned());
+        }),
+        ("flows", |rig| rig.set_flows("br0", FlowTable::NormalOnly)),
+        ("ovs-vswitchd", |rig| {
+            rig.host = HostFacts { vswitchd_pid: Some(101), ..rig.host };
+            rig.feed(Event::Vswitchd(Some(101)));
+        }),
+        ("a device", |rig| {
+            rig.links.get_mut(&2).unwrap().incarnation += 1;
+            rig.read_links();
+        }),
+        ("the devices", |rig| {
+            rig.feed(Event::Links(LinkEvent::Failed { cause: "no memory".to_owned() }));
+            rig.read_links();
+        }),
+    ];
+    for (what, change) in changes {
+        let mut rig = Rig::running();
+        rig.database.port("p1").tag = Some(20);
+        rig.database.announce();
+        rig.read_database();
+        change(&mut rig);
+        rig.effects.clear();
+        rig.read_database();
+        rig.database.announce();
+        rig.read_database();
+        rig.write(Database::confirm);
+        assert!(!rig.active("br0"), "{what}");
+        rig.answer();
+        assert!(rig.active("br0") && rig.agent.status().ready, "{what}");
+    }
+}
+
+#[test]
+fn bridge_with_an_operators_entry_is_asked_first() {
+    let mut rig = Rig::running();
+    rig.side("br0").stations = vec![crate::unixctl::FdbRow { age: FdbAge::Static, ..row(9, 10, 2) }];
+    rig.side("br0").stats.current += 1;
+    rig.pass(1);
+    retag(&mut rig, 20);
+    assert!(!rig.active("br0"));
+    rig.answer();
+    assert!(rig.active("br0") && rig.stations() == [9]);
+    rig.side("br0").stations.clear();
+    rig.side("br0").stats.current -= 1;
+    rig.pass(1);
+    retag(&mut rig, 10);
+    assert!(rig.active("br0"), "it is gone");
+}
+
+#[test]
+fn bridge_is_held_when_its_stations_cannot_be_confirmed() {
+    let mut rig = Rig::running();
+    rig.learn(2, 10, 2);
+    rig.side("br0").trouble = Some("no answer".to_owned());
+    retag(&mut rig, 20);
+    assert!(rig.active("br0"));
+    rig.answer();
+    assert!(!rig.active("br0"));
+    assert_eq!(rig.bridge("br0").reason.unwrap(), "no answer");
+    rig.side("br0").trouble = None;
+    rig.pass(2);
+    assert!(rig.active("br0") && rig.agent.status().ready);
+}
+
+#[test]
+fn changes_without_end_are_asked_about_first_after_some() {
+    let mut rig = Rig::running();
+    for round in 0..20u16 {
+        rig.write(|database| {
+            database.port("p1").tag = Some(20 + round);
+            database.announce();
+        });
+        rig.write(Database::confirm);
+    }
+    assert!(!rig.active("br0") && probes(&rig) <= 12);
+    rig.pass(1);
+    assert!(rig.active("br0"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Whatever happens, and in whatever order: an active bridge has the rules that ovs-vswitchd has applied, and no
-//! station that Open vSwitch did not have when the bridge began to switch. (That ports are only changed while their
-//! bridge is suspended is asserted by the dataplane in memory.)
+//! Whatever happens, and in whatever order: an active bridge has the rules that ovs-vswitchd has applied, and uses no
+//! station that Open vSwitch has on another port, or does not have, unless it forgot it by itself. (That ports are only
+//! changed while their bridge is suspended is asserted by the dataplane in memory.)
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::rig::{OURS, Rig, row};
-use crate::dataplane::BridgeNo;
+use crate::dataplane::{BridgeNo, PortNo};
 use crate::desired::{BridgeFacts, World, compile};
 use crate::event::{Effect, Event, HostFacts};
+use crate::fdb::NOWHERE;
 use crate::fixture::{Database, shared, tap};
 use crate::links::{LinkEvent, XdpAttachment, XdpMode};
 use crate::openflow::PortFlags;
-use crate::ovsdb::{OvsdbEvent, Rows};
-use crate::unixctl::FlowTable;
+use crate::ovsdb::{OvsdbEvent, PortRow, Rows};
+use crate::unixctl::{FdbAge, FdbRow, FlowTable, OfPort};
 
 /// A change of the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,10 @@ enum Step {
     Database(bool),
     Restart,
     Learn(u8),
+    /// A station that Open vSwitch knows sends a frame on this port.
+    Roam(u8, u8),
+    /// The operator adds an entry on this port, or deletes it.
+    Static(u8, bool),
     Forget,
 }
 
@@ -97,6 +102,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Database),
         1 => Just(Step::Restart),
         4 => port().prop_map(Step::Learn),
+        4 => (any::<u8>(), port()).prop_map(|(which, port)| Step::Roam(which, port)),
+        1 => (port(), any::<bool>()).prop_map(|(port, there)| Step::Static(port, there)),
         1 => Just(Step::Forget),
     ]
 }
@@ -110,12 +117,18 @@ struct Story {
     followed: bool,
     active: BTreeSet<BridgeNo>,
     learned: u8,
+    /// Stations that Open vSwitch forgot by itself.
+    lost: BTreeSet<(String, u16, u8)>,
 }
 
+/// From here on, addresses are those of the operator's entries.
+const STATIC: u8 = 250;
+
 impl Story {
-    fn begin(tcx: bool) -> Self {
+    fn begin(tcx: bool, early: bool) -> Self {
         let rig = Rig::running_with(|rig| {
             rig.agent.tcx = tcx;
+            rig.early = early;
             rig.database.add_bridge("br1");
             rig.database.add_port("br1", "p3", 3).tag = Some(10);
             rig.database.add_port("br1", "p4", 4).tag = Some(11);
@@ -129,6 +142,7 @@ impl Story {
             followed: true,
             active: BTreeSet::new(),
             learned: 0,
+            lost: BTreeSet::new(),
         };
         story.check();
         assert_eq!(story.active.len(), 2);
@@ -193,7 +207,15 @@ impl Story {
     }
 
     fn reconfigure(&mut self) {
-        self.in_force = self.rig.database.snapshot();
+        let before = std::mem::replace(&mut self.in_force, self.rig.database.snapshot());
+        // Open vSwitch flushes the ports whose settings have changed.
+        for port in 1..=4 {
+            let (old, new) = (place(&before, port), place(&self.in_force, port));
+            if let Some((bridge, _)) = old.filter(|old| Some(old) != new.as_ref()) {
+                let side = self.rig.side(&bridge);
+                side.stations.retain(|row| row.port != OfPort::Number(u16::from(port)));
+            }
+        }
         self.woken = false;
         let lagged = self.rig.database.host().cur_cfg != self.rig.database.host().next_cfg;
         self.rig.database.confirm();
@@ -310,12 +332,34 @@ impl Story {
             Step::Restart => {
                 let pid = rig.host.vswitchd_pid.map(|pid| pid + 1);
                 rig.host = HostFacts { vswitchd_pid: pid, ..rig.host };
-                rig.side("br0").stations.clear();
-                rig.side("br1").stations.clear();
+                self.forget("br0");
+                self.forget("br1");
+                self.rig.feed(Event::Vswitchd(pid));
                 self.reconfigure();
             }
-            Step::Learn(port) => self.learn(port),
-            Step::Forget => rig.side("br0").stations.clear(),
+            Step::Learn(port) => {
+                self.learned = (self.learned + 1) % STATIC;
+                self.send(self.learned, port);
+            }
+            Step::Roam(which, port) => {
+                let known = rig.vswitchd.values().flat_map(|side| &side.stations);
+                let known: Vec<u8> =
+                    known.map(|row| row.mac.octets()[5]).filter(|last| *last < STATIC).collect();
+                if !known.is_empty() {
+                    self.send(known[usize::from(which) % known.len()], port);
+                }
+            }
+            Step::Static(port, there) => {
+                let last = STATIC + port;
+                rig.vswitchd
+                    .values_mut()
+                    .for_each(|side| side.stations.retain(|row| row.mac.octets()[5] != last));
+                if let Some((bridge, port_row)) = place(&self.in_force, port).filter(|_| there) {
+                    let row = row(last, port_row.tag.unwrap_or(0), u16::from(port));
+                    rig.side(&bridge).stations.push(FdbRow { age: FdbAge::Static, ..row });
+                }
+            }
+            Step::Forget => self.forget("br0"),
         }
         self.check();
     }
@@ -335,21 +379,32 @@ impl Story {
         self.rig.read_links();
     }
 
-    /// A frame of a new station reaches the program, if that switches there, and Open vSwitch with it.
-    fn learn(&mut self, port: u8) {
-        let active = &self.rig.agent.dataplane.installed.active;
-        let installed = self.rig.installed();
-        let Some(rules) = installed.get(&u32::from(port)).map(|port| port.rules) else { return };
-        if active.contains_key(&BridgeNo(rules.bridge)) {
-            self.learned = self.learned.wrapping_add(1);
-            let (last, bridge) = (self.learned, BridgeNo(rules.bridge));
-            let name = self.rig.agent.numbers.bridge_name(bridge).unwrap().to_owned();
-            self.rig.learn(last, rules.pvid, u16::from(port));
-            if name != "br0" {
+    /// A frame of a station arrives at a port: at the program, if that switches there, and then at Open vSwitch.
+    fn send(&mut self, last: u8, port: u8) {
+        let Some((bridge, settings)) = place(&self.in_force, port) else { return };
+        let vid = settings.tag.unwrap_or(0);
+        let active = self.rig.active(&bridge);
+        let installed = self.rig.installed().get(&u32::from(port)).map(|port| port.rules);
+        match installed {
+            Some(rules) if active => {
+                assert_eq!(rules.pvid, vid, "{bridge} p{port}");
+                self.rig.learn(last, vid, u16::from(port));
                 self.rig.side("br0").stations.pop();
-                self.rig.side(&name).stations.push(row(last, rules.pvid, u16::from(port)));
             }
+            // A station on a port without a program moves unseen, and is missed by the next comparison.
+            None if active => return,
+            _ => {}
         }
+        self.lost.remove(&(bridge.clone(), vid, last));
+        let learned = row(last, vid, u16::from(port));
+        let stations = &mut self.rig.side(&bridge).stations;
+        stations.retain(|row| (row.vid, row.mac) != (vid, learned.mac));
+        stations.push(learned);
+    }
+
+    fn forget(&mut self, bridge: &str) {
+        let stations = std::mem::take(&mut self.rig.side(bridge).stations);
+        self.lost.extend(stations.iter().map(|row| (bridge.to_owned(), row.vid, row.mac.octets()[5])));
     }
 
     /// The invariants.
@@ -392,11 +447,16 @@ impl Story {
                     port.rules
                 );
             }
-            if !self.active.contains(number) {
-                let theirs: BTreeSet<_> = rig.vswitchd[name].stations.iter().map(|row| row.mac).collect();
-                for key in rig.agent.dataplane.stations.keys().filter(|key| key.bridge == number.0) {
-                    assert!(theirs.contains(&key.mac), "{name} begins with {key:?}");
-                }
+            let learned = rig.agent.dataplane.stations.iter();
+            let learned = learned.filter(|(key, entry)| key.bridge == number.0 && !entry.fixed);
+            for (key, entry) in learned.filter(|(_, entry)| PortNo(entry.port) != NOWHERE) {
+                assert!(self.active.contains(number), "{name} begins with {key:?}");
+                let theirs = &rig.vswitchd[name].stations;
+                let theirs = theirs.iter().find(|row| (row.vid, row.mac) == (key.vid.get(), key.mac));
+                let port = installed.ports.get(&PortNo(entry.port)).map(|port| port.ifindex);
+                let same = |row: &FdbRow| port.is_some_and(|port| row.port == OfPort::Number(port as u16));
+                let lost = || self.lost.contains(&(name.to_owned(), key.vid.get(), key.mac.octets()[5]));
+                assert!(theirs.map_or_else(lost, same), "{name} has {key:?} on {port:?}, {theirs:?}");
             }
         }
         self.active = installed.active.keys().copied().collect();
@@ -432,14 +492,22 @@ impl Story {
     }
 }
 
+/// The bridge and the settings of a port.
+fn place(rows: &Rows, port: u8) -> Option<(String, PortRow)> {
+    let name = format!("p{port}");
+    let (uuid, row) = rows.ports.iter().find(|(_, row)| row.name == name)?;
+    let bridge = rows.bridges.values().find(|bridge| bridge.ports.contains(uuid))?;
+    Some((bridge.name.clone(), PortRow::clone(row)))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn active_bridge_has_the_applied_rules_and_every_bridge_becomes_active(
-        tcx in any::<bool>(), steps in prop::collection::vec(step(), 1..80)
+        tcx in any::<bool>(), early in any::<bool>(), steps in prop::collection::vec(step(), 1..80)
     ) {
-        let mut story = Story::begin(tcx);
+        let mut story = Story::begin(tcx, early);
         for step in steps {
             story.take(step);
         }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use trunkline_core::{FdbEntry, FdbKey, Mac, Vid};
 
 use crate::agent::Agent;
-use crate::dataplane::{InstalledPort, LEASE_S, Memory};
+use crate::dataplane::{InstalledPort, LEASE_S, Memory, PortNo};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
+use crate::fdb::NOWHERE;
 use crate::fixture::{Database, shared, taps};
 use crate::links::{Link, LinkEvent};
 use crate::openflow::{OpenFlowEvent, PortFlags};
@@ -50,8 +51,10 @@ pub(super) struct Rig {
     pub(super) effects: VecDeque<Effect>,
     /// Devices whose rx-vlan-offload cannot be switched.
     pub(super) fixed: bool,
-    /// The flow tables that questions found when they were asked: the oldest that an answer may tell of.
-    asked: BTreeMap<(u64, bool), FlowTable>,
+    /// What questions found when they were asked: the oldest that an answer may tell of.
+    asked: BTreeMap<(u64, bool), (FlowTable, Vec<FdbRow>)>,
+    /// Whether answers tell of the stations of that moment, rather than of the latest.
+    pub(super) early: bool,
     /// Every effect there was.
     pub(super) log: Vec<Effect>,
     pub(super) now_s: u32,
@@ -69,6 +72,7 @@ impl Rig {
             effects: VecDeque::new(),
             fixed: false,
             asked: BTreeMap::new(),
+            early: false,
             log: Vec::new(),
             now_s: 1000,
         }
@@ -96,8 +100,9 @@ impl Rig {
             let (Effect::Probe { bridge, question } | Effect::Poll { bridge, question, .. }) = effect else {
                 continue;
             };
-            let flow_table = self.side(bridge).flow_table.clone();
-            self.asked.insert((*question, matches!(effect, Effect::Poll { .. })), flow_table);
+            let side = self.side(bridge);
+            let found = (side.flow_table.clone(), side.stations.clone());
+            self.asked.insert((*question, matches!(effect, Effect::Poll { .. })), found);
         }
         self.log.extend(effects.iter().cloned());
         self.effects.extend(effects);
@@ -143,16 +148,16 @@ impl Rig {
         match effect {
             Effect::Settle(token) => self.feed(Event::Settled(token)),
             Effect::Probe { bridge, question } => {
-                let flow_table = self.asked[&(question, false)].clone();
+                let (flow_table, stations) = self.found(&bridge, question, false);
                 let side = self.side(&bridge);
-                let (version, stations) = ("3.1.0".to_owned(), side.stations.clone());
+                let version = "3.1.0".to_owned();
                 let answer = side.trouble.clone().map_or(Ok(Probe { version, flow_table, stations }), Err);
                 self.feed(Event::Probed { bridge, question, answer });
             }
             Effect::Poll { bridge, question, known, flows } => {
-                let flow_table = self.asked[&(question, true)].clone();
+                let (flow_table, stations) = self.found(&bridge, question, true);
                 let side = self.side(&bridge);
-                let stations = (known != Some(side.stats)).then(|| side.stations.clone());
+                let stations = (known != Some(side.stats)).then_some(stations);
                 let poll = Poll { flow_table: flows.then_some(flow_table), stats: side.stats, stations };
                 let answer = side.trouble.clone().map_or(Ok(poll), Err);
                 self.feed(Event::Polled { bridge, question, answer });
@@ -173,6 +178,13 @@ impl Rig {
                 }
             }
         }
+    }
+
+    /// The flow table and the stations in an answer.
+    fn found(&mut self, bridge: &str, question: u64, poll: bool) -> (FlowTable, Vec<FdbRow>) {
+        let (flow_table, stations) = self.asked[&(question, poll)].clone();
+        let stations = if self.early { stations } else { self.side(bridge).stations.clone() };
+        (flow_table, stations)
     }
 
     /// A bridge's OpenFlow connection comes up.
@@ -255,6 +267,13 @@ impl Rig {
         let side = self.side("br0");
         side.stations.push(row(last, vid, ifindex));
         side.stats.learned += 1;
+    }
+
+    /// Those of the learned stations that frames are forwarded to.
+    pub(super) fn in_use(&self) -> Vec<u8> {
+        let stations = self.agent.dataplane.stations.iter();
+        let used = stations.filter(|(_, entry)| PortNo(entry.port) != NOWHERE);
+        used.map(|(key, _)| key.mac.octets()[5]).collect()
     }
 
     /// The last octets of our stations.
