@@ -348,6 +348,11 @@ impl<M: Memory> Table<M> {
         })
     }
 
+    /// How many stations were ever entered.
+    pub fn entered(&self) -> u64 {
+        self.memory.census().map_or(0, |census| self.memory.load(&census.entered))
+    }
+
     /// How many stations there are.
     pub fn len(&self) -> u64 {
         self.memory.census().map_or(0, |census| {

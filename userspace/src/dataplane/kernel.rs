@@ -38,6 +38,16 @@ pub struct Options {
     pub log: bool,
 }
 
+/// The number of stations that was last written for a port, in a system call.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Recount {
+    stations: u32,
+    /// Stations that had been entered in the table by then.
+    entered: u64,
+    /// How often that was written. A program that was just counting a station may have overwritten it once.
+    times: u8,
+}
+
 /// Why the programs could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -57,6 +67,7 @@ pub struct Kernel {
     brake: Arc<Brake>,
     stations: Stations,
     learned: Array<MapData, u32>,
+    recounts: Vec<Recount>,
     devices: DevMap<MapData>,
     counters: CounterMemory,
     trace: Array<MapData, Raw<abi::Trace>>,
@@ -121,6 +132,7 @@ impl Kernel {
             brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?, map(&mut ebpf, GENERATION)?)),
             stations: stations(&mut ebpf, shape)?,
             learned: map(&mut ebpf, "LEARNED")?,
+            recounts: vec![Recount::default(); abi::MAX_PORTS as usize],
             devices: map(&mut ebpf, "DEVICES")?,
             counters: counters(&mut ebpf, cpus)?,
             trace: map(&mut ebpf, "TRACE")?,
@@ -396,9 +408,20 @@ impl Dataplane for Kernel {
     }
 
     fn recount(&mut self, port: PortNo, stations: u32) -> Result<(), DataplaneError> {
+        let last = self.recounts.get(usize::from(port.0)).copied().unwrap_or_default();
+        let entered = self.stations.entered();
+        let same = (last.stations, last.entered) == (stations, entered);
+        // The programs count when they enter a station, and at no other time.
+        if same && last.times >= 2 {
+            return Ok(());
+        }
         self.learned
             .set(u32::from(port.0), stations, 0)
-            .map_err(|e| DataplaneError::new("count the stations of", format!("port {}", port.0), &e))
+            .map_err(|e| DataplaneError::new("count the stations of", format!("port {}", port.0), &e))?;
+        if let Some(recount) = self.recounts.get_mut(usize::from(port.0)) {
+            *recount = Recount { stations, entered, times: if same { last.times + 1 } else { 1 } };
+        }
+        Ok(())
     }
 
     fn counters(&self, port: PortNo) -> Result<abi::Counters, DataplaneError> {

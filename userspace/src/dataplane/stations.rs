@@ -40,6 +40,11 @@ impl Stations {
         self.table.stations().map(|(_, key, entry)| (key, entry)).collect()
     }
 
+    /// Changes whenever one is entered.
+    pub(super) fn entered(&self) -> u64 {
+        self.table.entered()
+    }
+
     /// Enters or overwrites a station.
     pub(super) fn set(&mut self, key: &FdbKey, entry: FdbEntry) -> Result<(), NotEntered> {
         if key.mac.is_group() {

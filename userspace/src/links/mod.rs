@@ -4,8 +4,9 @@
 //! history. The facts come from three netlink families (rtnetlink, ethtool, netdev), because no single one
 //! knows which device can be redirected to. A fact the running kernel cannot tell is `None`, never a guess.
 //!
-//! What the kernel does not announce is found by the dump every [`watch::RESYNC`]: an XDP program somebody
-//! else attaches through a `bpf_link`, and a tap's `vnet_hdr` flag when a second queue is opened with another one.
+//! What the kernel does not announce is found by the dump every [`watch::RESYNC`], which is read if it is not the same as
+//! before: an XDP program somebody else attaches through a `bpf_link`, and a tap's `vnet_hdr` flag when a second queue is
+//! opened with another one.
 //! A device that vanishes between two questions is absent from the next snapshot; nobody has to treat that
 //! as an error.
 

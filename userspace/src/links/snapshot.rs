@@ -4,6 +4,7 @@
 //! dump counts as offering nothing until it has been read again.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
 use genetlink::GenetlinkHandle;
@@ -31,6 +32,9 @@ const ATTEMPTS: usize = 3;
 pub(super) struct Source {
     genl: GenetlinkHandle,
     bits: Bits,
+    secrets: RandomState,
+    /// What the last dump of links came to, in one number; `None` if links came or went meanwhile.
+    digest: Option<u64>,
 }
 
 impl Source {
@@ -38,7 +42,7 @@ impl Source {
     pub(super) async fn open() -> Result<Self, LinkError> {
         let mut genl = genl::open()?;
         let bits = ethtool::bits(&mut genl).await?;
-        Ok(Self { genl, bits })
+        Ok(Self { genl, bits, secrets: RandomState::new(), digest: None })
     }
 
     /// The generic netlink socket, to ask for multicast groups.
@@ -65,25 +69,46 @@ impl Source {
         Ok(join(links))
     }
 
-    async fn dump_links(&mut self) -> Result<Vec<Link>, LinkError> {
-        for _ in 1..ATTEMPTS {
-            if let (links, true) = self.dump_links_once().await? {
-                return Ok(links);
-            }
-        }
-        Ok(self.dump_links_once().await?.0)
+    /// Whether a dump of links is the same as when they were last read. It is compared unread, as reading takes much
+    /// longer: hardly anything ever changes unannounced.
+    pub(super) async fn is_unchanged(&mut self) -> Result<bool, LinkError> {
+        let before = self.digest;
+        let digest = self.dump_links_once(|_: &[u8]| {}).await?;
+        Ok(digest.is_some() && digest == before)
     }
 
-    /// The links, and whether none came or went meanwhile. Each message is done with before the next is looked at: parsed,
-    /// it takes 13 KiB, of which a [`Link`] is a fraction.
-    async fn dump_links_once(&mut self) -> Result<(Vec<Link>, bool), LinkError> {
+    async fn dump_links(&mut self) -> Result<Vec<Link>, LinkError> {
+        let mut links = Vec::new();
+        for _ in 0..ATTEMPTS {
+            links.clear();
+            // A link of a kind that the crate cannot read is not one that frames could be forwarded to.
+            let read = |message: &[u8]| {
+                if let Ok(NetlinkMessage {
+                    payload: NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)),
+                    ..
+                }) = NetlinkMessage::deserialize(message)
+                {
+                    links.extend(parse::link(&message));
+                }
+            };
+            self.digest = self.dump_links_once(read).await?;
+            if self.digest.is_some() {
+                break;
+            }
+        }
+        Ok(links)
+    }
+
+    /// Takes every link's message, and returns a number for them all; `None` if links came or went meanwhile. Each message
+    /// is done with before the next is looked at: parsed, it takes 13 KiB, of which a [`Link`] is a fraction.
+    async fn dump_links_once(&mut self, mut take: impl FnMut(&[u8])) -> Result<Option<u64>, LinkError> {
         let failed = |source| LinkError::Socket { what: WHAT, source };
         let kernel = SocketAddr::new(0, 0);
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.socket_mut().bind(&kernel).map_err(failed)?;
         socket.send_to(&question(), &kernel).await.map_err(failed)?;
 
-        let mut links = Vec::new();
+        let mut digest = self.secrets.build_hasher();
         let mut consistent = true;
         let mut received = Vec::with_capacity(LONGEST);
         loop {
@@ -96,20 +121,31 @@ impl Source {
                 let (message, after) =
                     rest.split_at(rest.len().min((message.length() as usize).next_multiple_of(4)));
                 rest = after;
-                // A link of a kind that the crate cannot read is not one that frames could be forwarded to.
+                let header = NetlinkBuffer::new(message);
+                consistent &= header.flags() & NLM_F_DUMP_INTR == 0;
+                if header.message_type() >= NLMSG_MIN_TYPE {
+                    // The number of the socket is in the header.
+                    let (fixed, attributes) =
+                        header.payload().split_at(header.payload().len().min(IFINFOMSG));
+                    digest.write(fixed);
+                    for (kind, value) in
+                        genl::attributes(attributes).filter(|(kind, _)| !COUNTERS.contains(kind))
+                    {
+                        digest.write_u16(kind);
+                        digest.write(value);
+                    }
+                    take(message);
+                    continue;
+                }
                 let Ok(answer) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
                     continue;
                 };
-                consistent &= answer.header.flags & NLM_F_DUMP_INTR == 0;
                 match answer.payload {
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-                        links.extend(parse::link(&message));
-                    }
                     NetlinkPayload::Error(error) => return Err(refused(error.to_io())),
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(refused(std::io::Error::from_raw_os_error(-done.code)));
                     }
-                    NetlinkPayload::Done(_) => return Ok((links, consistent)),
+                    NetlinkPayload::Done(_) => return Ok(consistent.then(|| digest.finish())),
                     _ => {}
                 }
             }
@@ -120,6 +156,14 @@ impl Source {
 fn refused(source: std::io::Error) -> LinkError {
     LinkError::Refused { what: WHAT, source }
 }
+
+/// From here on, message types are those of a family (`include/uapi/linux/netlink.h`).
+const NLMSG_MIN_TYPE: u16 = 0x10;
+
+/// Octets of a link's message before its attributes (`struct ifinfomsg`).
+const IFINFOMSG: usize = 16;
+/// `IFLA_STATS` and `IFLA_STATS64`, which the kernel sends unasked and which change with each frame.
+const COUNTERS: [u16; 2] = [7, 23];
 
 /// The request for all links.
 fn question() -> Vec<u8> {

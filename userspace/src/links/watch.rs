@@ -19,8 +19,10 @@ use super::snapshot::Source;
 use super::xdp_features::{self, Netdev};
 use super::{LinkError, LinkEvent, Links, genl};
 
-/// Everything is read again after this time without a notice, for what the kernel does not announce.
+/// After this time without a notice the links are looked at for what the kernel does not announce.
 pub const RESYNC: Duration = Duration::from_secs(30);
+/// Everything is read again with every so manieth look: features too, whose changes are all announced.
+const FULL: u32 = 10;
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(1);
 /// Between two readings lies as much time as the last one took, up to this: a burst of changes, or another
@@ -71,9 +73,19 @@ async fn watch_until_failure<E>(
             }
         }
         sleep(took.min(LONGEST_PAUSE)).await;
-        tokio::select! {
-            () = events.closed() => return Ok(()),
-            noticed = timeout(RESYNC, notices.next()) => noticed.unwrap_or(Ok(()))?,
+        for _ in 0..FULL {
+            let noticed = tokio::select! {
+                () = events.closed() => return Ok(()),
+                noticed = timeout(RESYNC, notices.next()) => noticed,
+            };
+            match noticed {
+                Ok(notice) => {
+                    notice?;
+                    break;
+                }
+                Err(_) if source.is_unchanged().await? => {}
+                Err(_) => break,
+            }
         }
     }
 }

@@ -16,20 +16,21 @@ const PROMPT: Duration = Duration::from_secs(3);
 struct Watcher {
     events: mpsc::Receiver<LinkEvent>,
     last: Arc<Links>,
+    patience: Duration,
 }
 
 impl Watcher {
     async fn start() -> Self {
         let (sender, events) = mpsc::channel(1);
         tokio::spawn(links::watch(sender, |event| event));
-        let mut watcher = Self { events, last: Arc::default() };
+        let mut watcher = Self { events, last: Arc::default(), patience: PROMPT };
         watcher.until("a first snapshot", |links| !links.is_empty()).await;
         watcher
     }
 
     /// Waits for a snapshot of which `holds` is true.
     async fn until(&mut self, what: &str, holds: impl Fn(&Links) -> bool) -> Arc<Links> {
-        let deadline = Instant::now() + PROMPT;
+        let deadline = Instant::now() + self.patience;
         while !holds(&self.last) {
             let left = deadline.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, self.events.recv()).await {
@@ -170,6 +171,23 @@ fn an_attached_program_is_seen_and_makes_the_peer_a_target() {
         program.detach(link).unwrap();
         watcher.until_link("v0", "no program on the peer", |link| link.can_be_redirected_to().is_err()).await;
         watcher.until_link("v1", "no program", |link| link.xdp.is_none()).await;
+    });
+}
+
+#[test]
+fn a_program_that_nobody_announces_is_found_by_looking() {
+    Namespace::new("looking").run(async {
+        ip("tuntap add t0 mode tap");
+        let mut watcher = Watcher::start().await;
+        let mut object = aya::Ebpf::load(&xdp_object()).unwrap();
+        let program: &mut Xdp = object.program_mut("pass").unwrap().try_into().unwrap();
+        program.load().unwrap();
+        let ifindex = watcher.until_link("t0", "the tap", |_| true).await.ifindex;
+        // What is announced of the tap itself has been by then.
+        tokio::time::sleep(PROMPT).await;
+        program.attach_to_if_index(ifindex, AttachMode::Driver).unwrap();
+        watcher.patience = links::RESYNC + PROMPT;
+        watcher.until_link("t0", "the program", |link| link.xdp.is_some()).await;
     });
 }
 
