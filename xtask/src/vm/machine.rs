@@ -24,13 +24,47 @@ const MODULES: &[&str] = &["virtio_pci", "virtio_console", "9pnet_virtio", "9p",
 /// A processor without what costs qemu's emulation time and brings nothing: five levels of page tables, large register
 /// files to be saved, string instructions that it does octet by octet.
 pub(super) const EMULATED_CPU: &str = "max,la57=off,xsave=off,avx=off,avx2=off,erms=off";
-/// An emulated processor does not speculate; its time stamp counter is the host's; the last is the flag `rep_good`, string
+/// An emulated processor does not speculate; its time stamp counter is the host's, or counts instructions; the last is the flag `rep_good`, string
 /// instructions again, by its number, as 6.1 does not know its name there.
 pub(super) const EMULATED_KERNEL: &str = "mitigations=off tsc=reliable clearcpuid=112";
 
 /// Variables of this process that the command in the VM gets, and the prefixes of others.
 const KEPT: [&str; 7] = ["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TERM", "USER"];
 const KEPT_PREFIXES: [&str; 4] = ["CARGO_TERM_", "RUST_", "RUSTUP_", "TRUNKLINE_"];
+
+/// What runs the VM's instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Processor {
+    /// The host's own.
+    Kvm { cpus: u32 },
+    /// An emulated one.
+    Emulated { cpus: u32 },
+    /// An emulated one by whose instructions all clocks of the VM go. QEMU can do that with one processor only.
+    Counting,
+}
+
+impl Processor {
+    /// The host's where it virtualizes.
+    pub(crate) fn fastest(cpus: u32) -> Self {
+        if has_kvm() { Self::Kvm { cpus } } else { Self::Emulated { cpus } }
+    }
+
+    /// These options of qemu's.
+    fn options(self) -> Vec<(&'static str, String)> {
+        let (accelerator, model, cpus) = match self {
+            Self::Kvm { cpus } => ("kvm", "host", cpus),
+            Self::Emulated { cpus } => ("tcg,thread=multi", EMULATED_CPU, cpus),
+            Self::Counting => ("tcg,thread=single", EMULATED_CPU, 1),
+        };
+        let mut options =
+            vec![("-accel", accelerator.into()), ("-cpu", model.into()), ("-smp", cpus.to_string())];
+        if self == Self::Counting {
+            // 2^0 ns each. A VM that waits for a timer goes on at once, with the clock set forward.
+            options.push(("-icount", "shift=0,sleep=off,align=off".into()));
+        }
+        options
+    }
+}
 
 /// A command to be run in a VM.
 pub(crate) struct Job {
@@ -39,7 +73,7 @@ pub(crate) struct Job {
     pub(crate) env: Vec<(String, OsString)>,
     /// Where to run it, in the host's file system.
     pub(crate) directory: PathBuf,
-    pub(crate) cpus: u32,
+    pub(crate) processor: Processor,
     pub(crate) memory_mib: u32,
     pub(crate) limit: Option<Duration>,
 }
@@ -138,9 +172,12 @@ impl Machine {
     }
 
     fn line(&self, ws: &Workspace, image: &Path, job: &Job) -> Vec<OsString> {
-        let kvm = has_kvm();
-        if !kvm {
-            note("no KVM here: the VM is emulated, at a tenth of the speed or less");
+        match job.processor {
+            Processor::Kvm { .. } => {}
+            Processor::Emulated { .. } => {
+                note("no KVM here: the VM is emulated, at a tenth of the speed or less");
+            }
+            Processor::Counting => note("a second of the VM's is a billion of its instructions"),
         }
         let file = |id: &str, path: &Path, more: &str| {
             let mut option = OsString::from(format!("file,id={id},path="));
@@ -157,13 +194,13 @@ impl Machine {
         };
         let mut line: Vec<OsString> = vec!["qemu-system-x86_64".into()];
         let mut option = |name: &str, value: OsString| line.extend([name.into(), value]);
-        option("-accel", if kvm { "kvm" } else { "tcg,thread=multi" }.into());
-        option("-cpu", if kvm { "host" } else { EMULATED_CPU }.into());
-        option("-smp", job.cpus.to_string().into());
+        for (name, value) in job.processor.options() {
+            option(name, value.into());
+        }
         option("-m", job.memory_mib.to_string().into());
         option("-kernel", image.into());
         option("-initrd", self.initramfs().into());
-        option("-append", kernel_arguments(kvm).into());
+        option("-append", kernel_arguments(job.processor).into());
         option("-fsdev", share("root", Path::new("/"), ",readonly=on"));
         option("-device", "virtio-9p-pci,fsdev=root,mount_tag=root".into());
         option("-fsdev", share("project", &ws.root, ""));
@@ -210,10 +247,13 @@ fn sweep(runs: &Path) {
     }
 }
 
-fn kernel_arguments(kvm: bool) -> String {
+fn kernel_arguments(processor: Processor) -> String {
     let common = "console=ttyS0 panic=-1 oops=panic net.ifnames=0";
-    // Under KVM, the kernel shall do what it does at the user's.
-    if kvm { common.into() } else { format!("{common} {EMULATED_KERNEL}") }
+    match processor {
+        // The kernel shall do what it does at the user's.
+        Processor::Kvm { .. } => common.into(),
+        Processor::Emulated { .. } | Processor::Counting => format!("{common} {EMULATED_KERNEL}"),
+    }
 }
 
 /// Whether the processor virtualizes, and we may use that. The device alone can be there without the ability.
@@ -292,7 +332,7 @@ mod tests {
             command: command.iter().map(Into::into).collect(),
             env: vec![("TRUNKLINE_X".into(), "it's".into())],
             directory: "/a b".into(),
-            cpus: 2,
+            processor: Processor::Kvm { cpus: 2 },
             memory_mib: 2048,
             limit: None,
         }
@@ -323,8 +363,26 @@ mod tests {
 
     #[test]
     fn only_an_emulated_kernel_goes_without_mitigations() {
-        assert!(kernel_arguments(false).contains("mitigations=off"));
-        assert!(!kernel_arguments(true).contains("mitigations"));
+        for processor in [Processor::Emulated { cpus: 2 }, Processor::Counting] {
+            assert!(kernel_arguments(processor).contains("mitigations=off"));
+        }
+        assert!(!kernel_arguments(Processor::Kvm { cpus: 2 }).contains("mitigations"));
+    }
+
+    #[test]
+    fn only_a_counting_processor_moves_the_clock() {
+        let value = |processor: Processor, wanted: &str| {
+            processor.options().into_iter().find_map(|(name, value)| (name == wanted).then_some(value))
+        };
+        for (processor, accelerator, cpus, clock) in [
+            (Processor::Kvm { cpus: 2 }, "kvm", "2", None),
+            (Processor::Emulated { cpus: 2 }, "tcg,thread=multi", "2", None),
+            (Processor::Counting, "tcg,thread=single", "1", Some("shift=0,sleep=off,align=off")),
+        ] {
+            assert_eq!(value(processor, "-accel").as_deref(), Some(accelerator));
+            assert_eq!(value(processor, "-smp").as_deref(), Some(cpus));
+            assert_eq!(value(processor, "-icount").as_deref(), clock);
+        }
     }
 
     #[test]

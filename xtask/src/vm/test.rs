@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::kernel::{Kernel, VERSIONS};
-use super::machine::{self, Job};
+use super::machine::{self, Job, Processor};
 use super::run_job;
 use crate::command::{note, output};
 use crate::install;
@@ -97,11 +97,12 @@ fn under(ws: &Workspace, kernel: &Kernel, job: &Job) -> Result<Tally> {
 fn job(ws: &Workspace, trunkline: &Path, command: Vec<OsString>) -> Job {
     // Emulated processors may run what another one has just written over: a breakpoint that is no more (`Oops: int3`).
     let (patience, cpus) = if machine::has_kvm() { ("1", 2) } else { (PATIENCE, 1) };
+    let processor = Processor::fastest(cpus);
     Job {
         command,
         env: vec![("TRUNKLINE_BIN".into(), trunkline.into()), ("TRUNKLINE_PATIENCE".into(), patience.into())],
         directory: ws.root.clone(),
-        cpus,
+        processor,
         memory_mib: 2048,
         limit: Some(LIMIT),
     }
