@@ -36,7 +36,7 @@ struct Cli {
     /// The CPU that sends
     #[arg(long, default_value_t = 0)]
     cpu: usize,
-    /// Only this scenario (throughput)
+    /// Only this scenario (throughput), or these guests (tcp)
     #[arg(long)]
     scenario: Option<String>,
     /// Only frames of this size on the wire, in octets (throughput); may be repeated
@@ -167,7 +167,9 @@ impl Suite {
             }
             Self::Latency => latency::run(rounds, cli.either(1000, 10_000)),
             Self::Load => load::run(rounds, Duration::from_millis(cli.either(500, 2000)), cli.cpu),
-            Self::Tcp => tcp::run(cli.rounds.unwrap_or(cli.either(1, 5)), cli.either(1, 3)),
+            Self::Tcp => {
+                tcp::run(cli.rounds.unwrap_or(cli.either(1, 5)), cli.either(1, 3), cli.scenario.as_deref())
+            }
         }
     }
 }

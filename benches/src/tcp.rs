@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 use serde_json::{Value, json};
 use trunkline::dataplane::{Hooks, has_tcx};
 use trunkline_core::Mac;
@@ -17,7 +18,7 @@ use trunkline_tests::{Guest, Netns, Ovs, Vlan, output};
 use crate::contestant::{Contestant, Installation, Ports};
 use crate::frame::{RECEIVER, SENDER};
 use crate::path::Entry;
-use crate::rounds::{median, order};
+use crate::rounds::{median, order, quantile};
 
 /// The guests' subnet, 10.0.9.0/24; they are hosts 1 and 2.
 const NET: u8 = 9;
@@ -60,15 +61,31 @@ struct Entrant {
     contestant: Contestant,
     guests: [Guest; 2],
     _switch: Netns,
-    gbps: Vec<f64>,
+    rounds: Vec<Round>,
 }
 
-/// Measures for so many seconds in each round, prints a table, and returns the raw figures.
+/// What iperf3 achieved, and what tells whether it was the processor that limited it.
+#[derive(Clone, Copy, Serialize, Debug)]
+struct Round {
+    gbps: f64,
+    /// Frames that the sender's device sent; a super-frame is one.
+    frames: u64,
+    /// What they are long on average.
+    octets: u64,
+    /// Frames that came back.
+    answers: u64,
+    retransmits: Option<u64>,
+    /// The part of the time in which no processor had anything to do.
+    idle: f64,
+}
+
+/// Measures for so many seconds in each round, between `only` such guests if it is given, prints a table, and returns the raw
+/// figures.
 ///
 /// # Errors
 /// Something could not be set up, or iperf3 fails.
-pub fn run(rounds: usize, seconds: u64) -> Result<Value> {
-    let mut entrants = entrants()?;
+pub fn run(rounds: usize, seconds: u64, only: Option<&str>) -> Result<Value> {
+    let mut entrants = entrants(only)?;
     for round in 0..rounds {
         for place in order(round, entrants.len()) {
             let Entrant { name, layout, .. } = entrants[place];
@@ -78,20 +95,35 @@ pub fn run(rounds: usize, seconds: u64) -> Result<Value> {
     println!("tcp: gigabits in a second, medians of {rounds} rounds of {seconds} s");
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["guests", "", "Gbit/s", "of ovs"]);
+    table.set_header([
+        "guests", "", "Gbit/s", "of ovs", "least", "most", "octets", "answers", "resent", "idle",
+    ]);
     let mut results = vec![];
-    for Entrant { name, layout, gbps, .. } in &entrants {
-        let figure = median(gbps.iter().copied());
+    for Entrant { name, layout, rounds, .. } in &entrants {
+        let of_rounds = |value: fn(&Round) -> f64| median(rounds.iter().map(value));
+        let figure = of_rounds(|round| round.gbps);
         let ovs = entrants.iter().find(|other| other.layout == *layout && other.name == OVS);
-        let of_ovs = ovs.map(|ovs| median(gbps.iter().zip(&ovs.gbps).map(|(own, ovs)| own / ovs)));
+        let ratios: Vec<f64> = ovs.map_or_else(Vec::new, |ovs| {
+            rounds.iter().zip(&ovs.rounds).map(|(own, ovs)| own.gbps / ovs.gbps).collect()
+        });
+        let of_ovs = ovs.map(|_| median(ratios.iter().copied()));
+        let ratio = |share| {
+            if ratios.is_empty() { String::new() } else { format!("{:.3}", quantile(&ratios, share)) }
+        };
         table.add_row([
             layout.name().to_owned(),
             (*name).to_owned(),
             format!("{figure:.2}"),
-            of_ovs.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+            of_ovs.map_or_else(String::new, |ratio| format!("{ratio:.3}")),
+            ratio(0.0),
+            ratio(1.0),
+            format!("{:.0}", of_rounds(|round| round.octets as f64)),
+            format!("{:.2}", of_rounds(|round| round.answers as f64 / round.frames as f64)),
+            format!("{:.0}", of_rounds(|round| round.retransmits.unwrap_or_default() as f64)),
+            format!("{:.1} %", 100.0 * of_rounds(|round| round.idle)),
         ]);
         results.push(json!({
-            "guests": layout.name(), "contestant": name, "gbps": figure, "of_ovs": of_ovs, "rounds": gbps,
+            "guests": layout.name(), "contestant": name, "gbps": figure, "of_ovs": of_ovs, "rounds": rounds,
         }));
     }
     println!("{table}\n");
@@ -103,7 +135,7 @@ const TC: &str = "trunkline-tc";
 /// XDP on the uplink, followed by tc; the tap at tc.
 const XDP_TO_TC: &str = "trunkline, uplink xdp+tc";
 
-fn entrants() -> Result<Vec<Entrant>> {
+fn entrants(only: Option<&str>) -> Result<Vec<Entrant>> {
     use Layout::{Plain, Taps, Uplink, Veths};
     let access = Vlan::Access(10);
     let ports = Ports { ingress: access.clone(), egress: access, vid: 10 };
@@ -132,7 +164,8 @@ fn entrants() -> Result<Vec<Entrant>> {
         _ => true,
     };
     let mut entrants = vec![];
-    for layout in [Plain, Veths, Taps, Uplink] {
+    let wanted = |layout: &Layout| only.is_none_or(|only| only == layout.name());
+    for layout in [Plain, Veths, Taps, Uplink].into_iter().filter(wanted) {
         for (name, layouts, make) in &makers {
             if layouts.contains(&layout) && possible(name, layout) {
                 let entrant = Entrant::new(name, layout, make);
@@ -140,6 +173,7 @@ fn entrants() -> Result<Vec<Entrant>> {
             }
         }
     }
+    ensure!(!entrants.is_empty(), "no such guests: {}", only.unwrap_or_default());
     Ok(entrants)
 }
 
@@ -173,11 +207,11 @@ impl Entrant {
             guest.netns().run(&format!("ip neighbour replace {far} lladdr {} dev eth0", Mac::new(other)));
         }
         let contestant = make(&switch)?;
-        Ok(Self { name, layout, contestant, guests, _switch: switch, gbps: vec![] })
+        Ok(Self { name, layout, contestant, guests, _switch: switch, rounds: vec![] })
     }
 
     fn measure(&mut self, seconds: u64) -> Result<()> {
-        let Self { contestant, guests, gbps, .. } = self;
+        let Self { contestant, guests, rounds, .. } = self;
         contestant.maintain()?;
         let mut server = guests[1].netns().command("iperf3");
         let mut server = server
@@ -190,20 +224,51 @@ impl Entrant {
         for _ in 0..20 {
             sleep(Duration::from_millis(100));
             contestant.renew()?;
+            let (sent, time) = (guests[0].counters(), ProcessorTime::now()?);
             let mut client = guests[0].netns().command("iperf3");
             client.args(["--client", SERVER, "--json", "--time", &seconds.to_string()]);
             let answer = renewing(contestant, seconds, client)?;
-            if answer.is_some() {
-                said = answer;
+            if let Some(answer) = answer {
+                said = Some((answer, guests[0].counters() - sent, ProcessorTime::now()?.idle_since(time)));
                 break;
             }
         }
         let _ = server.kill();
         let _ = server.wait();
-        let said = said.context("iperf3 did not connect")?;
+        let (said, sent, idle) = said.context("iperf3 did not connect")?;
         let bits = said["end"]["sum_received"]["bits_per_second"].as_f64();
-        gbps.push(bits.with_context(|| format!("iperf3 has no result: {said}"))? / 1e9);
+        rounds.push(Round {
+            gbps: bits.with_context(|| format!("iperf3 has no result: {said}"))? / 1e9,
+            frames: sent.tx_frames,
+            octets: sent.tx_bytes / sent.tx_frames.max(1),
+            answers: sent.rx_frames,
+            retransmits: said["end"]["sum_sent"]["retransmits"].as_u64(),
+            idle,
+        });
         Ok(())
+    }
+}
+
+/// What all processors have done since the machine started, in ticks of the kernel's.
+#[derive(Clone, Copy)]
+struct ProcessorTime {
+    idle: u64,
+    all: u64,
+}
+
+impl ProcessorTime {
+    fn now() -> Result<Self> {
+        let text = std::fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+        let line = text.lines().next().context("/proc/stat is empty")?;
+        // After the name: user, nice, system, idle, waiting for I/O, interrupts, soft ones, stolen; guests are in the first two.
+        let ticks: Vec<u64> =
+            line.split_whitespace().skip(1).take(8).map(str::parse).collect::<Result<_, _>>()?;
+        Ok(Self { idle: ticks.iter().skip(3).take(2).sum(), all: ticks.iter().sum() })
+    }
+
+    /// As a share of the time.
+    fn idle_since(self, earlier: Self) -> f64 {
+        self.idle.saturating_sub(earlier.idle) as f64 / self.all.saturating_sub(earlier.all).max(1) as f64
     }
 }
 
