@@ -75,7 +75,7 @@ struct Round {
     /// Frames that came back.
     answers: u64,
     retransmits: Option<u64>,
-    /// The part of the time in which no processor had anything to do.
+    /// The part of the time in which no processor had anything to do, from the start of the client to its end.
     idle: f64,
 }
 
