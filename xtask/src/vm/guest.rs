@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::initramfs::Archive;
 use super::kernel::{self, Kernel};
-use super::machine::{self, EMULATED_CPU, EMULATED_KERNEL, has_kvm};
+use super::machine::{self, EMULATED_KERNEL, emulated_cpu, has_kvm};
 use crate::workspace::Workspace;
 
 const INIT: &str = include_str!("guest.sh");
@@ -36,7 +36,7 @@ pub(crate) fn prepare(ws: &Workspace) -> Result<PathBuf> {
     // What a processor does without here is no loss: nobody measures a guest.
     let machine = [
         "-cpu",
-        EMULATED_CPU,
+        emulated_cpu(&kernel.release),
         "-kernel",
         &image.to_string_lossy(),
         "-initrd",

@@ -23,9 +23,17 @@ const MODULES: &[&str] = &["virtio_pci", "virtio_console", "9pnet_virtio", "9p",
 
 /// A processor without what costs qemu's emulation time and brings nothing: five levels of page tables, large register
 /// files to be saved, string instructions that it does octet by octet.
-pub(super) const EMULATED_CPU: &str = "max,la57=off,xsave=off,avx=off,avx2=off,erms=off";
-/// An emulated processor does not speculate; its time stamp counter is the host's, or counts instructions; the last is the flag `rep_good`, string
-/// instructions again, by its number, as 6.1 does not know its name there.
+const EMULATED_CPU: &str = "max,la57=off,xsave=off,avx=off,avx2=off,erms=off";
+/// Linux 6.1.0-50 of Debian writes over its own entry code when it starts without the latter.
+const EMULATED_CPU_6_1: &str = "max,la57=off,xsave=off,avx=off,avx2=off";
+
+/// The processor for a kernel of this release.
+pub(super) fn emulated_cpu(release: &str) -> &'static str {
+    if release.starts_with("6.1.") { EMULATED_CPU_6_1 } else { EMULATED_CPU }
+}
+
+/// An emulated processor does not speculate; its time stamp counter is the host's, or counts instructions; the last is the
+/// flag `rep_good`, string instructions again, by its number, as 6.1 does not know its name there.
 pub(super) const EMULATED_KERNEL: &str = "mitigations=off tsc=reliable clearcpuid=112";
 
 /// Variables of this process that the command in the VM gets, and the prefixes of others.
@@ -49,12 +57,12 @@ impl Processor {
         if has_kvm() { Self::Kvm { cpus } } else { Self::Emulated { cpus } }
     }
 
-    /// These options of qemu's.
-    fn options(self) -> Vec<(&'static str, String)> {
+    /// These options of qemu's, for a kernel of this release.
+    fn options(self, release: &str) -> Vec<(&'static str, String)> {
         let (accelerator, model, cpus) = match self {
             Self::Kvm { cpus } => ("kvm", "host", cpus),
-            Self::Emulated { cpus } => ("tcg,thread=multi", EMULATED_CPU, cpus),
-            Self::Counting => ("tcg,thread=single", EMULATED_CPU, 1),
+            Self::Emulated { cpus } => ("tcg,thread=multi", emulated_cpu(release), cpus),
+            Self::Counting => ("tcg,thread=single", emulated_cpu(release), 1),
         };
         let mut options =
             vec![("-accel", accelerator.into()), ("-cpu", model.into()), ("-smp", cpus.to_string())];
@@ -117,7 +125,7 @@ impl Machine {
         fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
         let mut machine = Self { directory, limit: job.limit, qemu: Vec::new() };
         fs::write(machine.initramfs(), initramfs(ws, kernel, job)?).context("writing the initramfs")?;
-        machine.qemu = machine.line(ws, &kernel.image()?, job);
+        machine.qemu = machine.line(ws, kernel, &kernel.image()?, job);
         Ok(machine)
     }
 
@@ -171,7 +179,7 @@ impl Machine {
         complaints(&console)
     }
 
-    fn line(&self, ws: &Workspace, image: &Path, job: &Job) -> Vec<OsString> {
+    fn line(&self, ws: &Workspace, kernel: &Kernel, image: &Path, job: &Job) -> Vec<OsString> {
         match job.processor {
             Processor::Kvm { .. } => {}
             Processor::Emulated { .. } => {
@@ -194,7 +202,7 @@ impl Machine {
         };
         let mut line: Vec<OsString> = vec!["qemu-system-x86_64".into()];
         let mut option = |name: &str, value: OsString| line.extend([name.into(), value]);
-        for (name, value) in job.processor.options() {
+        for (name, value) in job.processor.options(&kernel.release) {
             option(name, value.into());
         }
         option("-m", job.memory_mib.to_string().into());
@@ -372,7 +380,10 @@ mod tests {
     #[test]
     fn only_a_counting_processor_moves_the_clock() {
         let value = |processor: Processor, wanted: &str| {
-            processor.options().into_iter().find_map(|(name, value)| (name == wanted).then_some(value))
+            processor
+                .options("6.12.1")
+                .into_iter()
+                .find_map(|(name, value)| (name == wanted).then_some(value))
         };
         for (processor, accelerator, cpus, clock) in [
             (Processor::Kvm { cpus: 2 }, "kvm", "2", None),
