@@ -4,6 +4,8 @@
 //! live frames, the program is run alone (`BPF_PROG_TEST_RUN`) on the same frames; there, the empty program shows what
 //! the walk costs.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use aya::programs::{TestRun as _, TestRunOptions};
 use serde_json::{Value, json};
@@ -22,8 +24,11 @@ use crate::throughput::Effort;
 /// Nobody is due while being measured.
 const TIMES: BridgeTimes = BridgeTimes { refresh_s: 1 << 20, ageing_s: 1 << 21 };
 const REPEAT: u32 = 1 << 20;
+/// At least so long each time: with the second, what is remembered of flows ends, and is found anew.
+const SHORTEST_SLOT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(effort: &Effort, counts: &[u32]) -> Result<Value> {
+    let effort = &Effort { slot: effort.slot.max(SHORTEST_SLOT), ..*effort };
     let mut results = vec![];
     for distribution in [Distribution::Uniform, Distribution::Zipf] {
         let mut entrants = vec![bare(effort, distribution)?];
