@@ -4,10 +4,13 @@ use core::{arch::asm, sync::atomic::AtomicU64};
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
+    bindings::{
+        BPF_F_MMAPABLE,
+        xdp_action::{XDP_PASS, XDP_REDIRECT},
+    },
     helpers::{
         bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
-        generated::bpf_jiffies64,
+        bpf_redirect_map, generated::bpf_jiffies64,
     },
     macros::map,
     maps::{Array, DevMap, PerCpuArray},
@@ -42,7 +45,7 @@ static LEARNED: Array<u32> = Array::with_max_entries(abi::MAX_PORTS, 0);
 
 /// Devices to send to, by `PortNo`.
 #[map]
-pub(crate) static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
+static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
 
 /// What is counted on each CPU, as many as the agent finds when it loads the programs. The kernel's arrays for each CPU have
 /// small values only, and so need a look-up for each port.
@@ -122,6 +125,14 @@ impl Memory for Maps {
 #[inline(always)]
 fn stations() -> Table<Maps> {
     Table::new(Maps, TRUNKLINE_FDB.load())
+}
+
+/// Has the frame sent by a port's device when the program has ended; false if there is none.
+#[inline(always)]
+pub(crate) fn redirect(port: u16) -> bool {
+    let devices = (&raw const DEVICES).cast_mut().cast();
+    // SAFETY: the map of that name. (`DevMap::redirect` makes more of the answer than we need, for every frame.)
+    unsafe { bpf_redirect_map(devices, u64::from(port), u64::from(XDP_PASS)) == i64::from(XDP_REDIRECT) }
 }
 
 /// A function of its own, as [`update`]: most frames need neither, and what they need is in one piece.

@@ -1,14 +1,11 @@
 //! The XDP programs: entry points, and how a verdict is carried out.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     EbpfContext,
     bindings::{
         xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
         xdp_md,
     },
-    helpers::bpf_redirect_map,
     macros::xdp,
     programs::XdpContext,
 };
@@ -18,7 +15,7 @@ use trunkline_core::{
 };
 
 use crate::{
-    maps::{DEVICES, Live, ReadOnly, TRACE},
+    maps::{Live, ReadOnly, TRACE, redirect},
     xdp_frame::XdpFrame,
 };
 
@@ -27,31 +24,21 @@ use crate::{
 pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
     let tables = Live::new(Hook::Xdp);
     let mut frame = XdpFrame::new(&ctx);
-    if let Some(outcome) = recall(&frame, &tables, frame.ifindex()) {
-        return carry_out(&mut frame, &tables, &outcome);
-    }
-    let mut flow = MaybeUninit::uninit();
-    match by_tables(ctx.ctx, &mut flow) {
-        ROUTED => {
-            // SAFETY: just said to be there.
-            let outcome = follow(&frame, unsafe { flow.assume_init_ref() });
-            carry_out(&mut frame, &tables, &outcome)
-        }
-        action => action,
+    match recall(&frame, &tables, frame.ifindex()) {
+        Some(outcome) => carry_out(&mut frame, &tables, &outcome),
+        None => by_tables(ctx.ctx),
     }
 }
 
-/// No action: what becomes of the frame is in the flow.
-const ROUTED: u32 = u32::MAX;
-
 /// A function of its own: it needs many registers, which the short way would have to save.
 #[inline(never)]
-fn by_tables(ctx: *mut xdp_md, flow: &mut MaybeUninit<abi::Flow>) -> u32 {
+fn by_tables(ctx: *mut xdp_md) -> u32 {
     let tables = Live::new(Hook::Xdp);
     let ctx = XdpContext::new(ctx);
     let frame = XdpFrame::new(&ctx);
-    let take = |found| _ = flow.write(found);
-    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return ROUTED };
+    let mut action = XDP_PASS;
+    let take = |flow| action = follow_route(ctx.ctx, &flow);
+    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return action };
     log(&ctx, &refusal);
     match (refusal.ingress, refusal.verdict) {
         (Some(ingress), Verdict::Punt(reason)) => punt(ingress, reason),
@@ -60,37 +47,47 @@ fn by_tables(ctx: *mut xdp_md, flow: &mut MaybeUninit<abi::Flow>) -> u32 {
     }
 }
 
+/// A function of its own, which gets the flow in memory: all of it is written there.
+#[inline(never)]
+fn follow_route(ctx: *mut xdp_md, flow: &abi::Flow) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let mut frame = XdpFrame::new(&ctx);
+    let outcome = follow(&frame, flow);
+    carry_out(&mut frame, &Live::new(Hook::Xdp), &outcome)
+}
+
 /// For `trunkline trace`: the same rules on the same tables, and the outcome in map `TRACE`.
 #[xdp]
 pub(crate) fn trunkline_trace(ctx: XdpContext) -> u32 {
     let tables = ReadOnly(Live::new(Hook::Xdp));
     let mut frame = XdpFrame::new(&ctx);
     let ifindex = question().ifindex;
-    if let Some(outcome) = recall(&frame, &tables, ifindex) {
-        return answer(&mut frame, &tables, ifindex, &outcome);
-    }
-    let mut flow = MaybeUninit::uninit();
-    match trace_by_tables(ctx.ctx, &mut flow) {
-        ROUTED => {
-            // SAFETY: just said to be there.
-            let outcome = follow(&frame, unsafe { flow.assume_init_ref() });
-            answer(&mut frame, &tables, ifindex, &outcome)
-        }
-        action => action,
+    match recall(&frame, &tables, ifindex) {
+        Some(outcome) => answer(&mut frame, &tables, ifindex, &outcome),
+        None => trace_by_tables(ctx.ctx),
     }
 }
 
 /// As for frames that arrive.
 #[inline(never)]
-fn trace_by_tables(ctx: *mut xdp_md, flow: &mut MaybeUninit<abi::Flow>) -> u32 {
+fn trace_by_tables(ctx: *mut xdp_md) -> u32 {
     let tables = ReadOnly(Live::new(Hook::Xdp));
     let ctx = XdpContext::new(ctx);
     let mut frame = XdpFrame::new(&ctx);
     let ifindex = question().ifindex;
-    match route(&frame, &tables, ifindex, |found| _ = flow.write(found)) {
+    let mut action = XDP_PASS;
+    match route(&frame, &tables, ifindex, |flow| action = trace_route(ctx.ctx, &flow)) {
         Some(refusal) => answer(&mut frame, &tables, ifindex, &refusal),
-        None => ROUTED,
+        None => action,
     }
+}
+
+#[inline(never)]
+fn trace_route(ctx: *mut xdp_md, flow: &abi::Flow) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let mut frame = XdpFrame::new(&ctx);
+    let outcome = follow(&frame, flow);
+    answer(&mut frame, &ReadOnly(Live::new(Hook::Xdp)), question().ifindex, &outcome)
 }
 
 /// What `trunkline trace` asks.
@@ -118,14 +115,6 @@ fn carry_out(frame: &mut XdpFrame<'_>, tables: &Live, outcome: &Outcome) -> u32 
             XDP_REDIRECT
         }
     }
-}
-
-/// Has the frame sent by a port's device when the program has ended; false if there is none.
-#[inline(always)]
-fn redirect(port: u16) -> bool {
-    let devices = (&raw const DEVICES).cast_mut().cast();
-    // SAFETY: the map of that name. (`DevMap::redirect` makes more of the answer than we need, for every frame.)
-    unsafe { bpf_redirect_map(devices, u64::from(port), u64::from(XDP_PASS)) == i64::from(XDP_REDIRECT) }
 }
 
 /// Passes a frame on. What becomes of it where the tc program follows is that one's to count.

@@ -1,7 +1,5 @@
 //! The tc programs: entry points, and how a verdict is carried out on a socket buffer.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
@@ -26,37 +24,36 @@ const NEXT: i32 = TC_ACT_UNSPEC;
 pub(crate) fn trunkline_tc(ctx: TcContext) -> i32 {
     let tables = Live::new(Hook::Tc);
     let mut frame = SkbFrame::new(&ctx);
-    if let Some(outcome) = recall(&frame, &tables, frame.ifindex()) {
-        return carry_out(&mut frame, &tables, &outcome);
-    }
-    let mut flow = MaybeUninit::uninit();
-    match by_tables(ctx.skb.skb, &mut flow) {
-        ROUTED => {
-            // SAFETY: just said to be there.
-            let outcome = follow(&frame, unsafe { flow.assume_init_ref() });
-            carry_out(&mut frame, &tables, &outcome)
-        }
-        action => action,
+    match recall(&frame, &tables, frame.ifindex()) {
+        Some(outcome) => carry_out(&mut frame, &tables, &outcome),
+        None => by_tables(ctx.skb.skb),
     }
 }
 
-/// No action: what becomes of the frame is in the flow.
-const ROUTED: i32 = i32::MAX;
-
 /// As for XDP.
 #[inline(never)]
-fn by_tables(skb: *mut __sk_buff, flow: &mut MaybeUninit<abi::Flow>) -> i32 {
+fn by_tables(skb: *mut __sk_buff) -> i32 {
     let tables = Live::new(Hook::Tc);
     let ctx = TcContext::new(skb);
     let frame = SkbFrame::new(&ctx);
-    let take = |found| _ = flow.write(found);
-    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return ROUTED };
+    let mut action = NEXT;
+    let take = |flow| action = follow_route(skb, &flow);
+    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return action };
     log(&ctx, &refusal);
     match (refusal.ingress, refusal.verdict) {
         (Some(ingress), Verdict::Punt(reason)) => punt(&tables, ingress, reason),
         (Some(ingress), Verdict::Drop(reason)) => shoot(&tables, ingress, reason),
         _ => NEXT,
     }
+}
+
+/// As for XDP.
+#[inline(never)]
+fn follow_route(skb: *mut __sk_buff, flow: &abi::Flow) -> i32 {
+    let ctx = TcContext::new(skb);
+    let mut frame = SkbFrame::new(&ctx);
+    let outcome = follow(&frame, flow);
+    carry_out(&mut frame, &Live::new(Hook::Tc), &outcome)
 }
 
 /// For `trunkline trace`: the same rules on the same tables, and the outcome in map `TRACE`.
@@ -70,31 +67,32 @@ pub(crate) fn trunkline_tc_trace(ctx: TcContext) -> i32 {
     {
         return NEXT;
     }
-    if let Some(outcome) = recall(&frame, &tables, ifindex) {
-        return answer(&mut frame, &tables, ifindex, &outcome);
-    }
-    let mut flow = MaybeUninit::uninit();
-    match trace_by_tables(ctx.skb.skb, &mut flow) {
-        ROUTED => {
-            // SAFETY: just said to be there.
-            let outcome = follow(&frame, unsafe { flow.assume_init_ref() });
-            answer(&mut frame, &tables, ifindex, &outcome)
-        }
-        action => action,
+    match recall(&frame, &tables, ifindex) {
+        Some(outcome) => answer(&mut frame, &tables, ifindex, &outcome),
+        None => trace_by_tables(ctx.skb.skb),
     }
 }
 
 /// As for XDP.
 #[inline(never)]
-fn trace_by_tables(skb: *mut __sk_buff, flow: &mut MaybeUninit<abi::Flow>) -> i32 {
+fn trace_by_tables(skb: *mut __sk_buff) -> i32 {
     let tables = ReadOnly(Live::new(Hook::Tc));
     let ctx = TcContext::new(skb);
     let mut frame = SkbFrame::new(&ctx);
     let ifindex = question().ifindex;
-    match route(&frame, &tables, ifindex, |found| _ = flow.write(found)) {
+    let mut action = NEXT;
+    match route(&frame, &tables, ifindex, |flow| action = trace_route(skb, &flow)) {
         Some(refusal) => answer(&mut frame, &tables, ifindex, &refusal),
-        None => ROUTED,
+        None => action,
     }
+}
+
+#[inline(never)]
+fn trace_route(skb: *mut __sk_buff, flow: &abi::Flow) -> i32 {
+    let ctx = TcContext::new(skb);
+    let mut frame = SkbFrame::new(&ctx);
+    let outcome = follow(&frame, flow);
+    answer(&mut frame, &ReadOnly(Live::new(Hook::Tc)), question().ifindex, &outcome)
 }
 
 #[inline(always)]
