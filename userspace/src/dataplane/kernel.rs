@@ -454,7 +454,7 @@ fn ticks() -> Ticks {
 /// How many places each CPU has in the flow cache, as a power of two: enough for the flows of a large bridge, and on machines with
 /// many CPUs, which share them, no more than 128 MiB together.
 fn flow_bits(cpus: u32) -> u32 {
-    const MOST: u32 = 18;
+    const MOST: u32 = 17;
     const OCTETS: u32 = 128 << 20;
     let places = OCTETS / size_of::<abi::Flow>() as u32 / cpus.next_power_of_two();
     places.ilog2().min(MOST)
