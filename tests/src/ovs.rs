@@ -143,9 +143,10 @@ impl Ovs {
         count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no packet_count in {flows:?}"))
     }
 
-    /// Stops `ovsdb-server` as an operator does, and starts it again.
-    pub fn restart_ovsdb(&mut self, netns: &Netns) {
+    /// Stops `ovsdb-server` as an operator does, and starts it again after this time.
+    pub fn restart_ovsdb(&mut self, netns: &Netns, after: Duration) {
         stop(self.ovsdb.take());
+        thread::sleep(after);
         self.start_ovsdb(netns);
     }
 

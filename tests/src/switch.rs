@@ -144,7 +144,12 @@ impl Switch {
 
     /// Stops and starts `ovsdb-server`.
     pub fn restart_ovsdb(&mut self) {
-        self.ovs.restart_ovsdb(&self.netns);
+        self.restart_ovsdb_after(Duration::ZERO);
+    }
+
+    /// Stops `ovsdb-server`, and starts it after this time.
+    pub fn restart_ovsdb_after(&mut self, time: Duration) {
+        self.ovs.restart_ovsdb(&self.netns, time);
     }
 
     /// Stops and starts `ovs-vswitchd`.

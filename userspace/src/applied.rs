@@ -45,8 +45,13 @@ impl Difference {
 pub enum Next {
     /// Nothing; the state is settled, or ovs-vswitchd's word is awaited.
     Wait,
-    /// Make sure that ovs-vswitchd has been through its main loop since, then call [`Applied::settled`] with this.
-    Settle(u64),
+    /// Make sure that ovs-vswitchd has been through its main loop since, then call [`Applied::settled`].
+    Settle {
+        /// To be given back.
+        token: u64,
+        /// Whether it is to have time first to connect to the database again.
+        connecting: bool,
+    },
 }
 
 /// The newest updates with an open change, 0 for none.
@@ -73,10 +78,13 @@ pub struct Applied {
     /// The first update after the database was last out of reach, and whether that is still to come.
     returned: u64,
     away: bool,
+    /// Whether ovs-vswitchd may have yet to connect to the database since, and whether something has changed meanwhile.
+    connecting: bool,
+    missing: bool,
     /// The newest update when the running ovs-vswitchd was last known not to have been replaced.
     seen: u64,
-    /// What [`Applied::alerted`] was when the outstanding [`Next::Settle`] was asked for.
-    settling: Option<u64>,
+    /// What [`Applied::alerted`] was when the outstanding question was asked for, and whether it waits for a connection.
+    settling: Option<(u64, bool)>,
 }
 
 impl Applied {
@@ -96,7 +104,11 @@ impl Applied {
         self.newest += 1;
         let (next, current) = cfg(&rows);
         let (known_next, known_current) = self.latest.as_deref().map_or((i64::MIN, i64::MIN), cfg);
+        let returns = std::mem::take(&mut self.away);
+        // An agent that has just begun finds it connected.
+        self.connecting |= returns && self.latest.is_some();
         for (bridge, difference) in differences(self.latest.as_deref(), &rows) {
+            self.missing |= self.connecting;
             let open = self.open.entry(bridge).or_default();
             open.further |= difference.further;
             if difference.alerting {
@@ -106,7 +118,7 @@ impl Applied {
                 open.silent = self.newest;
             }
         }
-        if std::mem::take(&mut self.away) {
+        if returns {
             self.returned = self.newest;
             for bridge in rows.bridges.values() {
                 let open = self.open.entry(bridge.name.clone()).or_default();
@@ -120,6 +132,9 @@ impl Applied {
             self.announced = self.newest;
             self.alerted = self.newest;
         }
+        if current != known_current && !returns {
+            (self.connecting, self.missing) = (false, false);
+        }
         if confirms {
             // Where both came together, another change may have come after.
             self.certain(if announces { self.newest - 1 } else { self.announced });
@@ -130,7 +145,10 @@ impl Applied {
     /// ovs-vswitchd has been through its main loop since [`Next::Settle`]. Whatever it was woken for, it has applied
     /// everything up to that update; silent changes only if it certainly was.
     pub fn settled(&mut self, token: u64) -> Next {
-        let alerted = self.settling.take().unwrap_or(0);
+        let (alerted, connected) = self.settling.take().unwrap_or_default();
+        if connected {
+            (self.connecting, self.missing) = (false, false);
+        }
         self.certain_of(alerted.min(token), token);
         self.next()
     }
@@ -155,6 +173,8 @@ impl Applied {
         Some(if open.alerting == 0 && open.silent > self.alerted {
             "a change of trunks, vlan_mode, stp_enable or rstp_enable was written without waiting, and ovs-vswitchd \
              applies it only with the next change (any `ovs-vsctl set` without --no-wait)"
+        } else if self.missing {
+            "the configuration has changed, and ovs-vswitchd may have yet to connect to the database again"
         } else {
             "ovs-vswitchd is applying a change of configuration"
         })
@@ -189,8 +209,8 @@ impl Applied {
         if self.settling.is_some() || !self.open.values().any(due) {
             return Next::Wait;
         }
-        self.settling = Some(self.alerted);
-        Next::Settle(self.alerted.max(self.returned))
+        self.settling = Some((self.alerted, self.missing));
+        Next::Settle { token: self.alerted.max(self.returned), connecting: self.missing }
     }
 }
 

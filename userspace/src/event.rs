@@ -104,7 +104,12 @@ pub enum Effect {
         flows: bool,
     },
     /// Wait until ovs-vswitchd has been through its main loop; answer with [`Event::Settled`].
-    Settle(u64),
+    Settle {
+        /// To be repeated in the answer.
+        token: u64,
+        /// Whether ovs-vswitchd is to have time first to connect to the database again.
+        connecting: bool,
+    },
     /// Follow exactly these bridges by OpenFlow.
     Follow(Vec<String>),
     /// Switch a device's rx-vlan-offload.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{info, warn};
 
 use crate::agent::Agent;
@@ -21,7 +21,7 @@ use crate::config::{self, RunDir};
 use crate::control::{self, Call, Reply, Request};
 use crate::dataplane::{Brake, Kernel, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
-use crate::ovsdb::Endpoint;
+use crate::ovsdb::{Endpoint, OvsdbEvent};
 use crate::real_time::real_time;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
 use crate::{links, offloads, openflow, ovsdb, status};
@@ -41,11 +41,11 @@ pub struct Config {
     pub options: Options,
 }
 
-/// Between a change nobody waited for and the question whether it is in force: the time in which ovs-vswitchd, woken
-/// by the same message as we, begins to work on it.
-const SETTLE: Duration = Duration::from_millis(200);
-/// Between two questions that are not to be answered in the same turn of ovs-vswitchd's main loop.
-const TURN: Duration = Duration::from_millis(10);
+/// Between two questions to an ovs-vswitchd that did not answer.
+const RETRY: Duration = Duration::from_millis(200);
+/// Within this time from when the database is in reach, ovs-vswitchd has connected to it: it tries every 8 s at the least
+/// (OVS `lib/reconnect.h`, `RECONNECT_DEFAULT_MAX_BACKOFF`), and then reads it.
+const CONNECTS: Duration = Duration::from_secs(10);
 
 /// Runs the agent until it is told to end, then gives all ports back.
 ///
@@ -115,6 +115,9 @@ pub async fn run(config: Config) -> Result<()> {
         let pid = of_database.then(|| Event::Vswitchd(config::vswitchd_pid(&config.ovs_rundir)));
         if of_database {
             brake.take_up();
+        }
+        if matches!(event, Event::Ovsdb(OvsdbEvent::Connected)) {
+            outside.database_back = Instant::now();
         }
         for effect in pid.into_iter().chain([event]).flat_map(|event| agent.handle(event, now_s())) {
             outside.carry_out(effect);
@@ -255,6 +258,9 @@ fn forward_log(kernel: &mut Kernel) -> Result<()> {
 
 /// Where effects are carried out: each in a task of its own that ends in an event.
 struct Outside {
+    ovsdb: Endpoint,
+    /// When the database was last out of reach and is in reach again.
+    database_back: Instant,
     ovs_rundir: PathBuf,
     run_dir: RunDir,
     unixctl: Unixctl,
@@ -267,6 +273,8 @@ struct Outside {
 impl Outside {
     fn new(config: &Config, events: mpsc::Sender<Event>) -> Self {
         Self {
+            ovsdb: config.ovsdb.clone(),
+            database_back: Instant::now(),
             ovs_rundir: config.ovs_rundir.clone(),
             run_dir: config.run_dir.clone(),
             unixctl: Unixctl::new(&config.ovs_rundir),
@@ -300,15 +308,12 @@ impl Outside {
                     let _ = events.send(Event::Polled { bridge, question, answer }).await;
                 });
             }
-            Effect::Settle(token) => {
+            Effect::Settle { token, connecting } => {
+                let (database, ovs_rundir) = (self.ovsdb.clone(), self.ovs_rundir.clone());
+                let start = if connecting { self.database_back + CONNECTS } else { Instant::now() };
                 tokio::spawn(async move {
-                    // The first answer may end a turn of the main loop that began before the change.
-                    for pause in [SETTLE, TURN] {
-                        sleep(pause).await;
-                        while unixctl.version().await.is_err() {
-                            sleep(SETTLE).await;
-                        }
-                    }
+                    sleep_until(start).await;
+                    settle(&database, &ovs_rundir).await;
                     let _ = events.send(Event::Settled(token)).await;
                 });
             }
@@ -338,6 +343,20 @@ impl Outside {
             self.followed.entry(bridge).or_insert_with_key(|bridge| {
                 tokio::spawn(openflow::run(rundir, bridge.clone(), events, Event::OpenFlow)).abort_handle()
             });
+        }
+    }
+}
+
+/// Returns when ovs-vswitchd has applied whatever it is woken for by what the database has sent us.
+async fn settle(database: &Endpoint, ovs_rundir: &Path) {
+    ovsdb::wait_round(database).await;
+    // ovs-vswitchd has been sent it too now. In each turn of its main loop it reads what the database sent, applies it, takes
+    // new connections to its command socket, and answers (OVS `vswitchd/ovs-vswitchd.c`; `lib/unixctl.c`,
+    // `unixctl_server_run`). The first answer may be of a turn that was under way; a connection made after it is taken in a
+    // later one.
+    for _ in 0..2 {
+        while Unixctl::new(ovs_rundir).version().await.is_err() {
+            sleep(RETRY).await;
         }
     }
 }

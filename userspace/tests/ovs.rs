@@ -2,13 +2,14 @@
 
 mod private;
 
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use private::PrivateOvs;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
@@ -135,6 +136,40 @@ async fn a_transaction_is_one_event_and_comes_within_milliseconds() {
     assert_eq!(port(&rows, "p1").unwrap().tag, Some(5));
     ovs.vsctl(&["--no-wait", "set", "port", "p1", "tag=6"]);
     assert_eq!(port(&*changed(&mut events).await, "p1").unwrap().tag, Some(6));
+}
+
+#[tokio::test]
+async fn after_a_round_every_client_was_sent_what_one_was_sent() {
+    let ovs = PrivateOvs::start();
+    let mut events = follow(ovs.socket());
+    connected(&mut events).await;
+    // They come after ours in the server's list, and are sent what is new after us.
+    let mut others = [monitor(&ovs), monitor(&ovs)];
+    let mut writer = UnixStream::connect(ovs.socket()).await.unwrap();
+    let endpoint = Endpoint::Unix(ovs.socket());
+    for n in 1..=500 {
+        let next = json!({"op": "update", "table": "Open_vSwitch", "where": [], "row": {"next_cfg": n}});
+        let request = json!({"id": n, "method": "transact", "params": ["Open_vSwitch", next]});
+        writer.write_all(request.to_string().as_bytes()).await.unwrap();
+        assert!(writer.read(&mut [0; 4096]).await.unwrap() > 0);
+        changed(&mut events).await;
+        ovsdb::wait_round(&endpoint).await;
+        for other in &mut others {
+            let read = other.read(&mut [0; 4096]);
+            assert!(read.is_ok_and(|length| length > 0), "change {n} has not been sent to another client");
+        }
+    }
+}
+
+/// A client that is told of `next_cfg`, has read what was there, and does not wait.
+fn monitor(ovs: &PrivateOvs) -> std::os::unix::net::UnixStream {
+    let mut client = std::os::unix::net::UnixStream::connect(ovs.socket()).unwrap();
+    let columns = json!({"Open_vSwitch": {"columns": ["next_cfg"]}});
+    let request = json!({"id": 0, "method": "monitor", "params": ["Open_vSwitch", null, columns]});
+    client.write_all(request.to_string().as_bytes()).unwrap();
+    assert!(client.read(&mut [0; 4096]).unwrap() > 0);
+    client.set_nonblocking(true).unwrap();
+    client
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use trunkline_tests::{BRIDGE, Frame, Switch, Vlan, station, tag};
 
 use crate::tape::{Tape, converse, same_with_and_without, three_access_ports};
 
-const SENTENCE: &str = "was written without waiting";
+const SILENT: &str = "was written without waiting";
 
 fn with_a_trunk() -> Switch {
     three_access_ports().port("t1", Vlan::Trunk(vec![10, 20]))
@@ -22,10 +22,10 @@ fn talk(tape: &Tape) -> (Frame, Frame) {
     (there, back)
 }
 
-fn explains_the_wait(tape: &mut Tape) {
+fn explains_the_wait(tape: &mut Tape, sentence: &str) {
     tape.wait_status("the wait to be explained", |status| {
         status.bridge(BRIDGE).is_some_and(|bridge| {
-            !bridge.accelerated && bridge.reason.as_ref().is_some_and(|reason| reason.contains(SENTENCE))
+            !bridge.accelerated && bridge.reason.as_ref().is_some_and(|reason| reason.contains(sentence))
         })
     });
 }
@@ -44,7 +44,7 @@ fn trunks_that_are_written_without_waiting_wait_for_open_vswitch() {
         let (there, back) = talk(tape);
         tape.ovs().vsctl("--no-wait set Port t1 trunks=20");
         nothing_changes(tape, "written, not applied", &there, &back);
-        explains_the_wait(tape);
+        explains_the_wait(tape, SILENT);
         tape.ovs().vsctl(&format!("set Bridge {BRIDGE} external_ids:any=change"));
         tape.settle();
         tape.step_to("applied with the next change", "p1", &there.another(), &["p2", "p3"]);
@@ -66,7 +66,7 @@ fn trunks_that_were_applied_unseen_and_taken_back_are_still_uncertain() {
         tape.netns().run("ip link set lo up");
         tape.step_until("applied unseen", "t1", &back, &[]);
         tape.ovs().vsctl("--no-wait set Port t1 trunks=10,20");
-        explains_the_wait(tape);
+        explains_the_wait(tape, SILENT);
         tape.settle();
         for _ in 0..4 {
             assert_eq!(tape.step("taken back, not applied", "t1", &back.another()), [""; 0]);
@@ -96,6 +96,26 @@ fn spanning_tree_that_is_written_without_waiting_waits_for_open_vswitch() {
         tape.settle();
         tape.wait_accelerated();
         converse(tape, ("p1", &there), ("t1", &back));
+    });
+}
+
+/// ovs-vswitchd tries to connect 1, 3 and 7 s after the database went away, and knows of no change until then. Its userspace
+/// datapath does not forward meanwhile (`bridge_run` without the lock), so there are no frames to compare.
+#[test]
+fn tag_that_is_written_before_open_vswitch_has_connected_again_waits_for_it() {
+    same_with_and_without(three_access_ports, |tape| {
+        let (a, b) = (station(), station());
+        let (there, back) = (Frame::new(a, b), Frame::new(b, a));
+        converse(tape, ("p1", &there), ("p2", &back));
+        tape.settle();
+        tape.restart_ovsdb_after(Duration::from_millis(3500));
+        tape.ovs().vsctl("--no-wait set Port p2 tag=20");
+        explains_the_wait(tape, "have yet to connect");
+        tape.step_until("connected", "p1", &there, &["p3"]);
+        tape.wait_accelerated();
+        tape.ovs().vsctl("set Port p2 tag=10");
+        tape.settle();
+        converse(tape, ("p1", &there), ("p2", &back));
     });
 }
 

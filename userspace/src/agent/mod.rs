@@ -186,8 +186,8 @@ impl<D: Dataplane> Agent<D> {
     }
 
     fn settle(&mut self, next: Next) {
-        if let Next::Settle(token) = next {
-            self.effects.push(Effect::Settle(token));
+        if let Next::Settle { token, connecting } = next {
+            self.effects.push(Effect::Settle { token, connecting });
         }
     }
 

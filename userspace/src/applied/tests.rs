@@ -11,8 +11,10 @@ enum Step {
     Restart,
     /// The database is in reach again, and its state is read.
     Reconnect,
+    /// The same, and it has changed.
+    ReconnectWith(fn(&mut Database)),
 }
-use Step::{Reconnect, Restart, Settle, Tick, Write};
+use Step::{Reconnect, ReconnectWith, Restart, Settle, Tick, Write};
 
 /// How bridge `br0` is to stand after a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,12 +31,15 @@ struct Story {
     database: Database,
     applied: Applied,
     token: Option<u64>,
+    /// Whether the last question waits for ovs-vswitchd to connect.
+    connecting: bool,
 }
 
 impl Story {
     /// With `br0` in force.
     fn begin() -> Self {
-        let mut story = Self { database: Database::small(), applied: Applied::default(), token: None };
+        let mut story =
+            Self { database: Database::small(), applied: Applied::default(), token: None, connecting: false };
         assert!(story.applied.hold("br0").unwrap().contains("not been read"));
         story.take(Write(|_| {}));
         assert_eq!(story.held(), Applying, "what came in one message may have changed since");
@@ -62,9 +67,14 @@ impl Story {
                 self.applied.reconnected();
                 self.applied.update(self.database.snapshot())
             }
+            ReconnectWith(change) => {
+                change(&mut self.database);
+                return self.take(Reconnect);
+            }
         };
-        if let Next::Settle(token) = next {
+        if let Next::Settle { token, connecting } = next {
             assert_eq!(self.token.replace(token), None, "one question at a time");
+            self.connecting = connecting;
         }
     }
 
@@ -195,6 +205,36 @@ fn a_restart_applies_what_was_there_before_it() {
 fn what_was_changed_and_changed_back_out_of_sight_is_asked_for() {
     tell([(Reconnect, Applying), (Settle, No)]);
     tell([(Write(RETAG), Applying), (Reconnect, Applying), (Settle, Applying), (Settle, No)]);
+}
+
+#[test]
+fn what_has_changed_waits_for_ovs_vswitchd_to_connect_again() {
+    // Nothing has.
+    assert!(!tell([(Reconnect, Applying)]).connecting);
+    // While it was out of reach, or soon after.
+    let retagged = || ReconnectWith(RETAG);
+    assert!(tell([(retagged(), Applying)]).connecting);
+    let mut story = tell([(Reconnect, Applying), (Settle, No), (Write(RETAG), Applying)]);
+    assert!(story.connecting);
+    story.take(Settle);
+    story.take(Write(TAG_BACK));
+    assert!(!story.connecting, "it has had its time");
+    // During a question that did not wait.
+    let story = tell([(Reconnect, Applying), (Write(RETAG), Applying), (Settle, Applying)]);
+    assert!(story.connecting);
+    // Its confirmation of anything says that it is connected.
+    let announced = |database: &mut Database| {
+        RETAG(database);
+        database.announce();
+    };
+    let story = tell([
+        (Reconnect, Applying),
+        (Settle, No),
+        (Write(announced), Applying),
+        (Write(CONFIRM), No),
+        (Write(TAG_BACK), Applying),
+    ]);
+    assert!(!story.connecting);
 }
 
 #[test]

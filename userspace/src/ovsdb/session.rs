@@ -78,7 +78,7 @@ pub async fn run<E>(endpoint: Endpoint, events: Sender<E>, wrap: impl Fn(OvsdbEv
         let mut connected = false;
         let started = Instant::now();
         let error = tokio::select! {
-            ended = converse(&endpoint, &outlet, &mut connected) => match ended {
+            ended = follow(&endpoint, &outlet, &mut connected) => match ended {
                 Err(SessionError::ReceiverGone) => return,
                 Err(error) => error,
                 Ok(never) => match never {},
@@ -117,19 +117,25 @@ impl<E, F: Fn(OvsdbEvent) -> E> Outlet<E, F> {
     }
 }
 
-async fn converse<E, F: Fn(OvsdbEvent) -> E>(
-    endpoint: &Endpoint,
-    outlet: &Outlet<E, F>,
-    connected: &mut bool,
-) -> Result<Infallible, SessionError> {
-    match endpoint {
-        Endpoint::Unix(path) => follow(connect(UnixStream::connect(path)).await?, outlet, connected).await,
-        Endpoint::Tcp(host) => {
-            let stream = connect(TcpStream::connect(host)).await?;
-            stream.set_nodelay(true).map_err(SessionError::Connect)?;
-            follow(stream, outlet, connected).await
-        }
+/// Returns when the server has sent all its other clients what it had sent to one of them before this began, as far as
+/// they read. A server that is out of reach is waited for.
+///
+/// ovsdb-server serves its clients one after the other: it sends a client what is new for it, takes one request of it,
+/// answers, and goes on to the next (OVS `ovsdb/jsonrpc-server.c`, `ovsdb_jsonrpc_session_run`). Between the answers to two
+/// requests, the second of which is made after the first answer came, each had its turn.
+pub async fn wait_round(endpoint: &Endpoint) {
+    while twice_around(endpoint).await.is_err() {
+        sleep(FIRST_DELAY).await;
     }
+}
+
+async fn twice_around(endpoint: &Endpoint) -> Result<(), SessionError> {
+    let mut server = Server::connect(endpoint).await?;
+    for _ in 0..2 {
+        let answer = server.ask("echo", json!([])).await?;
+        answer.map_err(|error| refused("echo", &error))?;
+    }
+    Ok(())
 }
 
 async fn connect<S>(attempt: impl Future<Output = std::io::Result<S>>) -> Result<S, SessionError> {
@@ -137,12 +143,12 @@ async fn connect<S>(attempt: impl Future<Output = std::io::Result<S>>) -> Result
     timeout(CONNECT_TIME_OUT, attempt).await.unwrap_or_else(out_of_time).map_err(SessionError::Connect)
 }
 
-async fn follow<S: AsyncRead + AsyncWrite + Unpin, E, F: Fn(OvsdbEvent) -> E>(
-    stream: S,
+async fn follow<E, F: Fn(OvsdbEvent) -> E>(
+    endpoint: &Endpoint,
     outlet: &Outlet<E, F>,
     connected: &mut bool,
 ) -> Result<Infallible, SessionError> {
-    let mut server = Server { connection: Connection::new(stream, Limits::OVSDB), last_id: 0 };
+    let mut server = Server::connect(endpoint).await?;
     let schema = server.ask("get_schema", json!([DATABASE])).await?;
     let schema = schema.map_err(|error| refused("get_schema", &error))?;
     let subscription = Subscription::new(&schema);
@@ -233,12 +239,28 @@ impl Dialect {
     }
 }
 
-struct Server<S> {
-    connection: Connection<S>,
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+struct Server {
+    connection: Connection<Box<dyn Stream>>,
     last_id: u64,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
+impl Server {
+    async fn connect(endpoint: &Endpoint) -> Result<Self, SessionError> {
+        let stream: Box<dyn Stream> = match endpoint {
+            Endpoint::Unix(path) => Box::new(connect(UnixStream::connect(path)).await?),
+            Endpoint::Tcp(host) => {
+                let stream = connect(TcpStream::connect(host)).await?;
+                stream.set_nodelay(true).map_err(SessionError::Connect)?;
+                Box::new(stream)
+            }
+        };
+        Ok(Self { connection: Connection::new(stream, Limits::OVSDB), last_id: 0 })
+    }
+
     /// Subscribes in the newest dialect the server knows and loads the initial rows.
     async fn monitor(
         &mut self,

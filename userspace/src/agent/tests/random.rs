@@ -226,7 +226,7 @@ impl Story {
 
     fn carry_out(&mut self, effect: Effect) {
         // ovs-vswitchd has been through its main loop by then.
-        if matches!(effect, Effect::Settle(_)) && self.woken {
+        if matches!(effect, Effect::Settle { .. }) && self.woken {
             self.reconfigure();
             self.check();
         }
