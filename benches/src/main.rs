@@ -161,7 +161,8 @@ impl Suite {
                 let effort = control::Effort {
                     changes: cli.either(30, 200),
                     starts: cli.either(2, 5),
-                    idle: Duration::from_secs(cli.either(5, 30)),
+                    // All that the agent does now and then comes within a minute, but for reading features.
+                    idle: Duration::from_secs(cli.either(5, 60)),
                 };
                 control::run(&numbers, &effort)
             }

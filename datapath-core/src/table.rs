@@ -336,8 +336,12 @@ impl<M: Memory> Table<M> {
     pub fn stations(&self) -> impl Iterator<Item = (PlaceNo, FdbKey, FdbEntry)> + '_ {
         let buckets =
             (0..self.shape.buckets()).filter_map(|number| Some((number, self.memory.bucket(number)?)));
+        // Most of a table is free.
+        let occupied = buckets.filter(|(_, bucket)| {
+            bucket.places.iter().fold(FREE, |keys, place| keys | self.memory.load(&place.key)) != FREE
+        });
         let places =
-            buckets.flat_map(|(number, bucket)| (number * BUCKET_PLACES..).map(PlaceNo).zip(&bucket.places));
+            occupied.flat_map(|(number, bucket)| (number * BUCKET_PLACES..).map(PlaceNo).zip(&bucket.places));
         places.filter_map(|(number, place)| {
             let (key, entry) = (self.memory.load(&place.key), self.memory.load(&place.entry));
             let bridge = (entry & BRIDGE) >> 17 << 4 | key >> 12 & 0xf;

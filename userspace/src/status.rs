@@ -218,8 +218,9 @@ impl<D: Dataplane> Agent<D> {
     /// All accelerated ports with their numbers.
     fn installed_ports(&self) -> impl Iterator<Item = (&DesiredBridge, &DesiredPort, PortNo)> {
         self.desired.iter().flat_map(move |bridge| {
+            let number = self.bridge_no(&bridge.name);
             bridge.ports.iter().filter_map(move |port| {
-                self.installed_port(&bridge.name, port).map(|number| (bridge, port, number))
+                self.installed_port(number?, port).map(|number| (bridge, port, number))
             })
         })
     }

@@ -35,6 +35,8 @@ use watched::{Known, Watched};
 
 /// A port on which a step failed is tried again after so many seconds, or when its device changes.
 const RETRY_S: u32 = 10;
+/// Everything is looked at at least so often, in seconds, although nothing seems to have changed.
+const LOOK_S: u32 = 60;
 
 /// The state of the agent.
 pub struct Agent<D> {
@@ -63,6 +65,8 @@ pub struct Agent<D> {
     effects: Vec<Effect>,
     now_s: u32,
     swept_s: u32,
+    /// When to look at everything, in seconds, if nothing happens before.
+    look_s: u32,
     /// Whether the last look at everything led to steps: what they freed, or could not do, may call for others.
     unsettled: bool,
 }
@@ -110,6 +114,7 @@ impl<D: Dataplane> Agent<D> {
             effects: Vec::new(),
             now_s: 0,
             swept_s: 0,
+            look_s: 0,
             unsettled: false,
         }
     }
@@ -335,9 +340,8 @@ impl<D: Dataplane> Agent<D> {
         if self.now_s >= self.swept_s + stations::SWEEP_S {
             self.swept_s = self.now_s;
             self.sweep();
-            // Now and then everything is looked at although nothing seems to have changed.
-            changed = true;
         }
+        changed |= self.now_s >= self.look_s;
         for (bridge, watched) in &mut self.watched {
             self.effects.extend(watched.poll(bridge, self.now_s));
         }
@@ -392,16 +396,16 @@ impl<D: Dataplane> Agent<D> {
         self.applied.hold(bridge).map(str::to_owned)
     }
 
-    /// The number of an accelerated port, by the names of its bridge and of itself.
-    pub(crate) fn installed_port(&self, bridge: &str, port: &DesiredPort) -> Option<PortNo> {
-        let (bridge, place) = (self.numbers.known_bridge(bridge)?, self.numbers.known_port(port.ifindex?)?);
+    /// The number of an accelerated port of a bridge.
+    pub(crate) fn installed_port(&self, bridge: BridgeNo, port: &DesiredPort) -> Option<PortNo> {
+        let place = self.numbers.known_port(port.ifindex?)?;
         let installed = self.dataplane.installed().ports.get(&place)?;
         (installed.rules.bridge == bridge.0).then_some(place)
     }
 
     /// Where the programs are on an accelerated port.
     pub(crate) fn installed_hooks(&self, bridge: &str, port: &DesiredPort) -> Option<Hooks> {
-        let place = self.installed_port(bridge, port)?;
+        let place = self.installed_port(self.bridge_no(bridge)?, port)?;
         self.dataplane.installed().ports.get(&place).map(|port| port.hooks)
     }
 

@@ -26,7 +26,7 @@ impl<D: Dataplane> Agent<D> {
 
     /// Has it switched off where a port waits for that, and on where its port is not ours (any more).
     pub(super) fn switch_offloads(&mut self) {
-        let Self { offloads, links, effects, desired, now_s, .. } = self;
+        let Self { offloads, links, effects, desired, now_s, look_s, .. } = self;
         // A new device with an old index has its own setting.
         offloads.retain(|ifindex, offload| {
             links.get(ifindex).is_none_or(|link| link.incarnation == offload.incarnation)
@@ -43,12 +43,15 @@ impl<D: Dataplane> Agent<D> {
                 }
                 kept.insert(link.ifindex);
                 // Somebody may have switched it on again; that is not fought over every second.
-                let due = match offloads.get(&link.ifindex) {
-                    None => true,
-                    Some(Offload { refused: Some(_), .. }) => false,
-                    Some(Offload { asked_s, .. }) => *now_s >= asked_s + RETRY_S,
+                let due_s = match offloads.get(&link.ifindex) {
+                    None => Some(*now_s),
+                    Some(Offload { refused: Some(_), .. }) => None,
+                    Some(Offload { asked_s, .. }) => Some(asked_s + RETRY_S),
                 };
-                if port.wants_tags_in_frame && certain && due {
+                let Some(due_s) = due_s.filter(|_| port.wants_tags_in_frame && certain) else { continue };
+                if due_s > *now_s {
+                    *look_s = due_s.min(*look_s);
+                } else {
                     let (ifindex, device) = (link.ifindex, link.name.clone());
                     effects.push(Effect::RxVlanOffload { ifindex, device: device.clone(), on: false });
                     let incarnation = link.incarnation;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tracing::{debug, warn};
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
-use super::{Agent, Failure, RETRY_S, Refusal, Watched};
+use super::{Agent, Failure, LOOK_S, RETRY_S, Refusal, Watched};
 use crate::dataplane::{BridgeNo, Dataplane, Hooks, Installed, InstalledPort, Op, PortNo};
 use crate::desired::{self, DesiredBridge, DesiredPort, World};
 use crate::event::Effect;
@@ -38,6 +38,7 @@ impl<D: Dataplane> Agent<D> {
             steps = plan(self.dataplane.installed(), &target);
         }
         self.carry_out(&steps);
+        self.look_s = self.now_s + LOOK_S;
         self.unsettled = !steps.is_empty();
         self.numbers.retain(self.dataplane.installed());
         self.switch_offloads();

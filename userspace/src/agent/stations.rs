@@ -64,7 +64,8 @@ impl<D: Dataplane> Agent<D> {
         let Some(desired) = self.desired.iter().find(|desired| desired.name == bridge) else {
             return BTreeMap::new();
         };
-        let place = |port: &DesiredPort| Some((port.ofport?, self.installed_port(bridge, port)?));
+        let Some(number) = self.numbers.known_bridge(bridge) else { return BTreeMap::new() };
+        let place = |port: &DesiredPort| Some((port.ofport?, self.installed_port(number, port)?));
         desired.ports.iter().filter_map(place).collect()
     }
 

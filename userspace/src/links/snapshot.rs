@@ -129,7 +129,7 @@ impl Source {
                         header.payload().split_at(header.payload().len().min(IFINFOMSG));
                     digest.write(fixed);
                     for (kind, value) in
-                        genl::attributes(attributes).filter(|(kind, _)| !COUNTERS.contains(kind))
+                        genl::attributes(attributes).filter(|(kind, _)| !SKIPPED.contains(kind))
                     {
                         digest.write_u16(kind);
                         digest.write(value);
@@ -162,8 +162,9 @@ const NLMSG_MIN_TYPE: u16 = 0x10;
 
 /// Octets of a link's message before its attributes (`struct ifinfomsg`).
 const IFINFOMSG: usize = 16;
-/// `IFLA_STATS` and `IFLA_STATS64`, which the kernel sends unasked and which change with each frame.
-const COUNTERS: [u16; 2] = [7, 23];
+/// `IFLA_STATS` and `IFLA_STATS64`, which the kernel sends unasked and which change with each frame, and `IFLA_AF_SPEC`, what
+/// address families have to say: half of the message.
+const SKIPPED: [u16; 3] = [7, 23, 26];
 
 /// The request for all links.
 fn question() -> Vec<u8> {
