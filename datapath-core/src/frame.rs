@@ -5,6 +5,10 @@ use crate::{Mac, Tag};
 /// Octets of a frame that [`Header::parse`] looks at: two addresses, a tag and the type after it.
 pub const HEADER_LEN: usize = 18;
 
+/// Octets of the shortest frame that is looked at. With a tag, the kernel frees a shorter one before anybody sees it
+/// (`skb_vlan_untag`, net/core/skbuff.c); without one, none is so short on a wire.
+pub const SHORTEST: usize = 20;
+
 /// Octets of a header without a tag.
 pub const PLAIN_LEN: usize = 14;
 
@@ -36,7 +40,7 @@ pub trait Frame {
     /// How it starts, with a tag that the kernel keeps beside the frame in its place; [`Start::NONE`] if it is too short.
     #[inline(always)]
     fn start(&self) -> Start {
-        self.window::<HEADER_LEN>(0).map_or(Start::NONE, Start::read)
+        self.window::<SHORTEST>(0).and_then(|octets| octets.first_chunk()).map_or(Start::NONE, Start::read)
     }
 
     /// Whether a device takes the frame that takes none longer than this. True of a super-frame: it is cut into segments on

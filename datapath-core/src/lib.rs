@@ -31,7 +31,7 @@ mod vlan;
 pub use checksum::{L4Checksum, carries_tcp, l4_checksum};
 pub use clock::Ticks;
 pub use fdb::{FdbEntry, FdbKey, Freshness};
-pub use frame::{Frame, HEADER_LEN, Header, Hook, PLAIN_LEN, Payload, Start};
+pub use frame::{Frame, HEADER_LEN, Header, Hook, PLAIN_LEN, Payload, SHORTEST, Start};
 pub use mac::Mac;
 pub use port::{Classified, PriorityTags};
 pub use switch::{Outcome, Tables, follow, recall, route, switch};

@@ -170,7 +170,7 @@ fn look_up<F: Frame + ?Sized, T: Tables>(
         return Err(outcome);
     }
     outcome.ingress = Some(port_no);
-    let routed = match admit(frame, tables, port, start, now_s) {
+    let routed = match admit(tables, port, start, now_s) {
         Err(verdict) => Err(verdict),
         Ok(admitted) => {
             outcome.vid = Some(admitted.classified.vid);
@@ -190,8 +190,7 @@ struct Admitted<'t> {
 
 /// Bridge, header and VLAN: everything up to the FDB.
 #[inline(always)]
-fn admit<'t, F: Frame + ?Sized, T: Tables>(
-    frame: &F,
+fn admit<'t, T: Tables>(
     tables: &'t T,
     port: &abi::Port,
     start: &Start,
@@ -214,9 +213,6 @@ fn admit<'t, F: Frame + ?Sized, T: Tables>(
         return punt(PuntReason::StackedTags);
     }
     let tag = header.tag;
-    if tag.is_some() && frame.len() < SHORTEST_TAGGED {
-        return punt(PuntReason::ShortFrame);
-    }
     let excluded = |vid| port.has(abi::PORT_HAS_EXCLUDED) && port.excluded.contains(vid);
     if let Some(tag) = tag
         && excluded(tag.vid())
@@ -309,9 +305,6 @@ fn choose<F: Frame + ?Sized, T: Tables>(
     };
     Ok(())
 }
-
-/// The kernel frees a frame with a tag that is shorter, before anybody sees it (`skb_vlan_untag`, net/core/skbuff.c).
-const SHORTEST_TAGGED: usize = 20;
 
 /// Octets of a frame that do not count against an MTU. An 802.1Q tag is among them (`packet_length`, kernel
 /// net/openvswitch/vport.c), an 802.1ad one only with the kernel datapath, so that it counts.

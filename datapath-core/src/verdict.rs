@@ -67,7 +67,7 @@ reasons! {
         StaleHeartbeat = "stale_heartbeat",
         /// The bridge's configuration is being changed.
         BridgeSuspended = "bridge_suspended",
-        /// Too short for an Ethernet header and a tag, or for what the kernel wants behind a tag.
+        /// Shorter than an Ethernet header with a tag and what the kernel wants behind it.
         ShortFrame = "short_frame",
         /// Two tags or more.
         StackedTags = "stacked_tags",

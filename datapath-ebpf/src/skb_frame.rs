@@ -5,9 +5,12 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push},
     programs::TcContext,
 };
-use trunkline_core::{Frame, HEADER_LEN, PLAIN_LEN, Start, Tag, TagOp, Tpid};
+use trunkline_core::{Frame, SHORTEST, Start, Tag, TagOp, Tpid};
 
 use crate::xdp_frame::load;
+
+/// Octets of a tag.
+const TAG: usize = 4;
 
 /// The frame of a running program.
 pub(crate) struct SkbFrame<'c> {
@@ -21,7 +24,7 @@ pub(crate) struct SkbFrame<'c> {
 impl Frame for SkbFrame<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.ctx.len() as usize + if self.tagged { 4 } else { 0 }
+        self.ctx.len() as usize + if self.tagged { TAG } else { 0 }
     }
 
     #[inline(always)]
@@ -37,9 +40,9 @@ impl Frame for SkbFrame<'_> {
     #[inline(always)]
     fn start(&self) -> Start {
         if !self.tagged {
-            return self.window::<HEADER_LEN>(0).map_or(Start::NONE, load);
+            return self.window::<SHORTEST>(0).map_or(Start::NONE, load);
         }
-        let Some(octets) = self.window::<PLAIN_LEN>(0) else { return Start::NONE };
+        let Some(octets) = self.window::<{ SHORTEST - TAG }>(0) else { return Start::NONE };
         let start = octets.as_ptr();
         // SAFETY: all of this is within the octets, and may be misaligned.
         unsafe {
@@ -59,9 +62,9 @@ impl Frame for SkbFrame<'_> {
 impl<'c> SkbFrame<'c> {
     pub(crate) fn new(ctx: &'c TcContext) -> Self {
         let (linear, len) = (ctx.data_end() - ctx.data(), ctx.len());
-        if linear < HEADER_LEN && (linear as u32) < len {
+        if linear < SHORTEST && (linear as u32) < len {
             // Without memory for it the header is out of sight, and Open vSwitch has the frame.
-            let _ = ctx.pull_data(len.min(HEADER_LEN as u32));
+            let _ = ctx.pull_data(len.min(SHORTEST as u32));
         }
         let mut frame = Self { ctx, tagged: false, tag: Tag::from_wire(Tpid::Dot1Q, 0) };
         frame.look_beside();

@@ -1,7 +1,7 @@
 //! A frame under XDP: bounds-checked windows, and the edits of its tag.
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_head, programs::XdpContext};
-use trunkline_core::{Frame, HEADER_LEN, Start, TagOp};
+use trunkline_core::{Frame, SHORTEST, Start, TagOp};
 
 const ADDRESSES: usize = 12;
 const TAG: i32 = 4;
@@ -36,13 +36,13 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn start(&self) -> Start {
-        self.window::<HEADER_LEN>(0).map_or(Start::NONE, load)
+        self.window::<SHORTEST>(0).map_or(Start::NONE, load)
     }
 }
 
 /// Reads word by word: put together from octets, the compiler would take them apart again.
 #[inline(always)]
-pub(crate) fn load(octets: &[u8; HEADER_LEN]) -> Start {
+pub(crate) fn load(octets: &[u8; SHORTEST]) -> Start {
     let start = octets.as_ptr();
     // SAFETY: all of this is within the octets, and may be misaligned.
     unsafe {

@@ -415,6 +415,14 @@ fn nothing_is_learned_from_a_frame_that_open_vswitch_may_not_receive() {
 }
 
 #[test]
+fn a_frame_that_is_too_short_does_not_go_where_longer_ones_went() {
+    let tables = memory(&[trunk(), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
+    let frame = tagged(B, A, 10);
+    assert_eq!(tables.run(1, &frame), Verdict::Forward { port: 2, tag: TagOp::Pop });
+    assert_eq!(tables.run(1, &frame[..19]), Verdict::Punt(PuntReason::ShortFrame));
+}
+
+#[test]
 fn a_drop_eligible_frame_is_left_to_a_datapath_that_clears_the_bit() {
     let mut tables = memory(&[trunk(), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
     let eligible = tagged(B, A, 0x100a);

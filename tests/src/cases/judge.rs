@@ -173,7 +173,7 @@ impl Trial<'_> {
             | PuntReason::ExcludedVlan => {
                 let admitted = match reason {
                     PuntReason::NotAPort => !self.fast_path.accelerates(ingress),
-                    PuntReason::ShortFrame => frame.len() < if is_tag(12) { 20 } else { 18 },
+                    PuntReason::ShortFrame => frame.len() < 20,
                     // All ports have the same MTU, so it is over that of its own.
                     PuntReason::OverMtu => frame.len() > if frame[12..14] == [0x81, 0] { 1518 } else { 1514 },
                     PuntReason::StackedTags => is_tag(12) && is_tag(16),
