@@ -20,7 +20,7 @@ struct TwoPorts {
     bridge: abi::Bridge,
     stations: [(FdbKey, FdbEntry); 2],
     remembers: bool,
-    flow: Cell<Option<abi::Flow>>,
+    flows: Cell<abi::Flows>,
 }
 
 impl TwoPorts {
@@ -34,7 +34,7 @@ impl TwoPorts {
             bridge: abi::Bridge { lease_s: NOW_S + 5, refresh_s: 75, ageing_s: 300, reserved: 0 },
             stations: [station(SENDER, 0), station(RECEIVER, 1)],
             remembers,
-            flow: Cell::new(None),
+            flows: Cell::default(),
         }
     }
 }
@@ -59,11 +59,15 @@ impl Tables for TwoPorts {
         Ok(())
     }
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
-    fn flow<R>(&self, _: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
-        read(&self.flow.get()?)
+    fn flows<R>(&self, _: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
+        read(&self.flows.get())
     }
-    fn remember(&self, _: u64, flow: &abi::Flow) {
-        self.flow.set(self.remembers.then_some(*flow));
+    fn remember(&self, _: u64, change: impl FnOnce(&mut abi::Flows)) {
+        if self.remembers {
+            let mut flows = self.flows.get();
+            change(&mut flows);
+            self.flows.set(flows);
+        }
     }
 }
 
@@ -130,7 +134,7 @@ fn bench(
         let tables = TwoPorts::new(ingress, egress, remembers);
         let verdict = switch(frame, &tables, IFINDEX).verdict;
         assert!(expected(&verdict), "{name}: {verdict:?}");
-        if remembers && tables.flow.get().is_none() {
+        if remembers && tables.flows.get() == abi::Flows::default() {
             // Only what is forwarded is remembered.
             continue;
         }

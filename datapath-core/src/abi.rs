@@ -10,10 +10,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
-pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_7";
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_8";
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -143,36 +143,41 @@ pub struct Census {
     pub reserved: [u64; 5],
 }
 
-/// Value of map `FLOWS`, an array by CPU and place, as many for each CPU as the agent chooses, a power of two: 64 octets, and
-/// as the map starts at a page, a line of the processor's caches. `crate::flow` says what it is for.
+/// Value of map `FLOWS`, an array by CPU and line, as many for each CPU as the agent chooses, a power of two: 64 octets, and
+/// as the map starts at a page, a line of the processor's caches. Of two flows, found in the same generation and second.
+/// `crate::flow` says what it is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
-pub struct Flow {
-    /// Addresses, type and the TCI behind the type of a tag, as they come, in little-endian order.
-    pub start: [u64; 2],
-    /// Generation of the tables by which this was found.
-    pub generation: u64,
-    /// When, by the programs' clock, the second ends in which it was found. All is over in an empty place, with 0.
-    pub until: u64,
-    /// The interface index of the device that the frame came from, and in the highest bit whether the hook is tc.
-    pub device: u32,
-    /// Length of the longest frame that both ports take, as received, in octets.
-    pub longest: u32,
-    /// The port behind `device`.
-    pub ingress: u16,
-    /// The port that the frame leaves through.
-    pub egress: u16,
-    /// The frame's VLAN.
-    pub vid: u16,
-    /// Which edit the frame's tag needs, as in `crate::flow`.
-    pub edit: u16,
-    /// The tag that it writes: TPID in the high half, TCI in the low one.
-    pub tag: u32,
-    /// Bits, as in `crate::flow`: whether unfinished checksums have to be looked for, and whether TCP is left to tc.
-    pub checks: u32,
-    /// Zero.
-    pub reserved: u64,
+pub struct Flows {
+    /// Generation of the tables by which they were found, its low half.
+    pub generation: u32,
+    /// When, by the programs' clock, the second ends in which they were found, its low half.
+    pub until: u32,
+    /// Of each, addresses, type and the TCI behind the type of a tag, as they come, in little-endian order.
+    pub starts: [[u64; 2]; 2],
+    /// The interface index of the device that the frames come from, and in the highest bit whether the hook is tc. 0 in an
+    /// empty place.
+    pub devices: [u32; 2],
+    /// Where they go.
+    pub routes: [Route; 2],
 }
+
+/// Where frames of a flow go: 8 octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C, align(8))]
+pub struct Route {
+    /// The port that they come in by; in the bits from [`ROUTE_BITS`] what they have to be looked at for.
+    pub ingress: u16,
+    /// The port that they leave through; in the bits from [`ROUTE_BITS`] which edit their tag needs.
+    pub egress: u16,
+    /// Length of the longest frame that both ports take, as received, in octets.
+    pub longest: u16,
+    /// TCI of the tag that the edit writes. Without one, and in place of a VID of 0, the frames' VLAN.
+    pub tci: u16,
+}
+
+/// Bits of a port's number in a [`Route`]. Those above are as in `crate::flow`.
+pub const ROUTE_BITS: u32 = 10;
 
 /// Value of map `COUNTERS`, an array by CPU that the agent maps into its memory: what was counted there, by `PortNo`.
 pub type CpuCounters = [Counters; MAX_PORTS as usize];
@@ -224,17 +229,18 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
-    assert!(ABI_VERSION == 7 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_7"));
+    assert!(ABI_VERSION == 8 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_8"));
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Bridge>() == 16);
     assert!(size_of::<Port>() == 1056);
     assert!(size_of::<Place>() == 16);
     assert!(size_of::<Bucket>() == 64 && size_of::<Census>() == 64);
-    assert!(size_of::<Flow>() == 64);
+    assert!(size_of::<Flows>() == 64 && size_of::<Route>() == 8);
     assert!(size_of::<Counters>() == 352);
     assert!(size_of::<Trace>() == 20);
     assert!(PuntReason::ALL.len() <= 32);
     assert!(DropReason::ALL.len() <= 8);
     // A station's words have room for 7 bits.
     assert!(MAX_BRIDGES <= 1 << 7 && MAX_PORTS <= 1 << 16);
+    assert!(MAX_PORTS <= 1 << ROUTE_BITS);
 };

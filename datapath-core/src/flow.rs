@@ -9,12 +9,16 @@
 //! A form is made of the frame's octets as they are, before they are parsed: finding a verdict is most of what the program
 //! does to most frames.
 //!
-//! Each form has one place. Where another's valid verdict is, it takes the place now and then only: so the verdicts of forms
-//! with many frames remain, and of more forms than there are places some do.
+//! Each form has one line of the processor's caches, with places for two. Where two others' valid verdicts are, it takes a
+//! place now and then only: so the verdicts of forms with many frames remain, and of more forms than there are places some do.
+//!
+//! Of generation and second a line has the low halves. Generations are times in nanoseconds, so two of the same second differ
+//! in theirs, and the agent begins another one long before a line of the same second of the clock's next round could be taken
+//! for a valid one.
 //!
 //! Only [`Verdict::Forward`] is remembered; whatever concerns Open vSwitch or is dropped takes the long way.
 
-use crate::{Hook, Tag, TagOp, Vid, abi};
+use crate::{Hook, Tag, TagOp, Tpid, Vid, abi};
 
 /// What decides where a frame goes, but for the tables and the time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,11 +39,11 @@ pub(crate) struct Validity {
 
 /// What is looked for in each frame of a form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Checks(u32);
+pub(crate) struct Checks(u16);
 
 /// Where frames of a form go, and what such a frame must be like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Route {
+pub(crate) struct Found {
     pub(crate) ingress: u16,
     pub(crate) egress: u16,
     pub(crate) vid: Vid,
@@ -49,9 +53,9 @@ pub(crate) struct Route {
     pub(crate) checks: Checks,
 }
 
-impl Route {
+impl Found {
     /// Nowhere.
-    pub(crate) const NONE: Self =
+    pub(crate) const NOTHING: Self =
         Self { ingress: 0, egress: 0, vid: Vid::ZERO, tag: TagOp::Keep, longest: 0, checks: Checks(0) };
 }
 
@@ -66,7 +70,7 @@ impl Form {
         Self { start: header, device: ifindex | at_tc }
     }
 
-    /// What the one place in the cache where the form may be is found by.
+    /// What the one line of the cache where the form may be is found by.
     #[inline(always)]
     pub(crate) const fn hash(&self) -> u64 {
         // Multiplicative hashing (Knuth, TAOCP 6.4): the product's high bits depend on all bits. Addresses differ in their
@@ -79,8 +83,8 @@ impl Form {
 }
 
 impl Checks {
-    const PARTIAL_CHECKSUMS: u32 = 1 << 0;
-    const LEAVES_TCP: u32 = 1 << 1;
+    const PARTIAL_CHECKSUMS: u16 = 1 << 0;
+    const LEAVES_TCP: u16 = 1 << 1;
 
     /// Whether a frame with an unfinished checksum is left to Open vSwitch, and whether TCP is left to the tc program, which
     /// gets it merged.
@@ -108,66 +112,156 @@ impl Checks {
     }
 }
 
+// Which edit: two bits say what is done, the others what is written. Most tags that are pushed are customer tags with a VID,
+// which takes none of these.
 const KEEP: u16 = 0;
 const PUSH: u16 = 1;
 const POP: u16 = 2;
 const REPLACE: u16 = 3;
+const WHAT: u16 = 3;
+/// The tag is a service tag (802.1ad).
+const SERVICE: u16 = 1 << 2;
+/// The tag is one for a priority: its VID is 0.
+const PRIORITY: u16 = 1 << 3;
 
-impl abi::Flow {
+const PORT: u16 = (1 << abi::ROUTE_BITS) - 1;
+
+impl abi::Route {
     /// To be remembered.
     #[inline(always)]
-    pub(crate) const fn new(form: &Form, validity: Validity, route: &Route) -> Self {
-        let (edit, tag) = match route.tag {
-            TagOp::Keep => (KEEP, 0),
-            TagOp::Push(tag) => (PUSH, tag.to_word()),
-            TagOp::Pop => (POP, 0),
-            TagOp::Replace(tag) => (REPLACE, tag.to_word()),
+    pub(crate) const fn new(found: &Found) -> Self {
+        let (what, tag) = match found.tag {
+            TagOp::Keep => (KEEP, None),
+            TagOp::Push(tag) => (PUSH, Some(tag)),
+            TagOp::Pop => (POP, None),
+            TagOp::Replace(tag) => (REPLACE, Some(tag)),
+        };
+        let vid = found.vid.get();
+        let (written, tci) = match tag {
+            Some(tag) => {
+                let tpid = match tag.tpid() {
+                    Tpid::Dot1Q => 0,
+                    Tpid::Dot1Ad => SERVICE,
+                };
+                match tag.vid().get() {
+                    0 => (tpid | PRIORITY, tag.tci() | vid),
+                    _ => (tpid, tag.tci()),
+                }
+            }
+            None => (0, vid),
         };
         Self {
-            start: form.start,
-            generation: validity.generation,
-            until: validity.until,
-            device: form.device,
-            longest: route.longest,
-            ingress: route.ingress,
-            egress: route.egress,
-            vid: route.vid.get(),
-            edit,
-            tag,
-            checks: route.checks.0,
-            reserved: 0,
+            ingress: found.ingress & PORT | found.checks.0 << abi::ROUTE_BITS,
+            egress: found.egress & PORT | (what | written) << abi::ROUTE_BITS,
+            // Longer ones are left to Open vSwitch.
+            longest: if found.longest > u16::MAX as u32 { u16::MAX } else { found.longest as u16 },
+            tci,
         }
     }
 
-    /// Whether it is of this form, and valid in this generation and at this tick.
     #[inline(always)]
-    pub(crate) const fn is_of(&self, form: &Form, generation: u64, ticks: u64) -> bool {
-        self.start[0] == form.start[0]
-            && self.start[1] == form.start[1]
-            && self.device == form.device
-            && self.is_valid(generation, ticks)
+    pub(crate) const fn ingress(&self) -> u16 {
+        self.ingress & PORT
     }
 
     #[inline(always)]
-    pub(crate) const fn is_valid(&self, generation: u64, ticks: u64) -> bool {
-        self.generation == generation && ticks < self.until
+    pub(crate) const fn egress(&self) -> u16 {
+        self.egress & PORT
+    }
+
+    /// The frames' VLAN.
+    #[inline(always)]
+    pub(crate) const fn vid(&self) -> Vid {
+        Vid::from_tci(self.tci)
     }
 
     /// What a frame has to be looked at for.
     #[inline(always)]
     pub(crate) const fn checks(&self) -> Checks {
-        Checks(self.checks)
+        Checks(self.ingress >> abi::ROUTE_BITS)
     }
 
     /// The edit that its tag needs.
     #[inline(always)]
     pub(crate) const fn edit(&self) -> TagOp {
-        match (self.edit, Tag::from_word(self.tag)) {
-            (PUSH, Some(tag)) => TagOp::Push(tag),
-            (REPLACE, Some(tag)) => TagOp::Replace(tag),
-            (POP, _) => TagOp::Pop,
-            _ => TagOp::Keep,
+        let edit = self.egress >> abi::ROUTE_BITS;
+        match edit {
+            KEEP => TagOp::Keep,
+            PUSH => TagOp::Push(Tag::from_wire(Tpid::Dot1Q, self.tci)),
+            POP => TagOp::Pop,
+            _ if edit & WHAT == PUSH => TagOp::Push(self.tag(edit)),
+            _ => TagOp::Replace(self.tag(edit)),
         }
+    }
+
+    #[inline(always)]
+    const fn tag(&self, edit: u16) -> Tag {
+        let tpid = if edit & SERVICE == 0 { Tpid::Dot1Q } else { Tpid::Dot1Ad };
+        let tci = if edit & PRIORITY == 0 { self.tci } else { self.tci & !0xfff };
+        Tag::from_wire(tpid, tci)
+    }
+}
+
+impl abi::Flows {
+    /// Most ticks in a second, more or less: the clock has at most 1,000.
+    const SECOND: u32 = 1024;
+
+    /// The route of this form, if it is here and valid in this generation and at this tick.
+    #[inline(always)]
+    pub(crate) fn find(&self, form: &Form, generation: u64, ticks: u64) -> Option<&abi::Route> {
+        if !self.is_valid(generation, ticks) {
+            return None;
+        }
+        if self.has(0, form) {
+            return Some(&self.routes[0]);
+        }
+        if self.has(1, form) { Some(&self.routes[1]) } else { None }
+    }
+
+    /// Takes in the route of a form that is not here. One of two others gives way, but only now and then, as a number at
+    /// random has it.
+    #[inline(always)]
+    pub(crate) fn enter(
+        &mut self,
+        form: &Form,
+        validity: Validity,
+        ticks: u64,
+        route: abi::Route,
+        random: impl FnOnce() -> u32,
+    ) {
+        if !self.is_valid(validity.generation, ticks) {
+            (self.generation, self.until) = (validity.generation as u32, validity.until as u32);
+            self.devices[1] = 0;
+            self.put(0, form, route);
+        } else if self.devices[1] == 0 {
+            self.put(1, form, route);
+        } else {
+            let random = random();
+            if random.is_multiple_of(Self::GIVES_WAY) {
+                self.put(((random / Self::GIVES_WAY) & 1) as usize, form, route);
+            }
+        }
+    }
+
+    /// In how many cases one gives way once.
+    const GIVES_WAY: u32 = 8;
+
+    #[inline(always)]
+    const fn is_valid(&self, generation: u64, ticks: u64) -> bool {
+        self.generation == generation as u32
+            && self.until.wrapping_sub(ticks as u32).wrapping_sub(1) < Self::SECOND
+    }
+
+    #[inline(always)]
+    fn has(&self, place: usize, form: &Form) -> bool {
+        self.starts[place] == form.start && self.devices[place] == form.device
+    }
+
+    #[inline(always)]
+    fn put(&mut self, place: usize, form: &Form, route: abi::Route) {
+        self.starts[place] = form.start;
+        self.devices[place] = form.device;
+        self.routes[place] = route;
     }
 }
 
@@ -244,28 +338,83 @@ mod tests {
         }
     }
 
+    fn found(tag: TagOp) -> Found {
+        let vid = Vid::new(4095).unwrap();
+        Found { ingress: 3, egress: 1023, vid, tag, longest: 9018, checks: Checks::new(true, false) }
+    }
+
     #[test]
-    fn a_flow_is_remembered_for_its_form_and_as_long_as_it_is_valid() {
-        let tag = Tag::new(Tpid::Dot1Ad, Pcp::new(5).unwrap(), Vid::new(100).unwrap());
-        let (vid, longest) = (Vid::new(4095).unwrap(), 9018);
-        for tag in [TagOp::Keep, TagOp::Push(tag), TagOp::Pop, TagOp::Replace(tag)] {
-            for (partial_checksums, leaves_tcp) in
-                [(false, false), (true, false), (false, true), (true, true)]
-            {
-                let checks = Checks::new(partial_checksums, leaves_tcp);
-                assert_eq!(
-                    (checks.partial_checksums(), checks.leaves_tcp()),
-                    (partial_checksums, leaves_tcp)
-                );
-                let route = Route { ingress: 3, egress: 1023, vid, tag, longest, checks };
-                let this = form(UNTAGGED, 7);
-                let flow = abi::Flow::new(&this, Validity { generation: 9, until: 1000 }, &route);
-                assert_eq!((flow.edit(), flow.checks()), (tag, checks));
-                assert!(flow.is_of(&this, 9, 999) && !flow.is_of(&form(UNTAGGED, 8), 9, 999));
-                for (generation, ticks) in [(9, 1000), (8, 999), (10, 999)] {
-                    assert!(!flow.is_of(&this, generation, ticks));
+    fn a_route_is_as_it_was_found() {
+        let tags = [Tpid::Dot1Q, Tpid::Dot1Ad].into_iter().flat_map(|tpid| {
+            [(0, 5), (1, 0), (100, 7), (4095, 0)]
+                .map(|(vid, pcp)| Tag::new(tpid, Pcp::new(pcp).unwrap(), Vid::new(vid).unwrap()))
+        });
+        let edits = tags.flat_map(|tag| [TagOp::Push(tag), TagOp::Replace(tag)]);
+        for edit in edits.chain([TagOp::Keep, TagOp::Pop]) {
+            let vids = match edit {
+                // A tag that is written is of the frame's VLAN, or of none.
+                TagOp::Push(tag) | TagOp::Replace(tag) if tag.vid() != Vid::ZERO => vec![tag.vid()],
+                _ => [0, 1, 77, 4095].map(|vid| Vid::new(vid).unwrap()).to_vec(),
+            };
+            for vid in vids {
+                for checks in [(false, false), (true, false), (false, true), (true, true)] {
+                    let found = Found { vid, checks: Checks::new(checks.0, checks.1), ..found(edit) };
+                    let route = abi::Route::new(&found);
+                    assert_eq!((route.ingress(), route.egress(), route.longest), (3, 1023, 9018));
+                    assert_eq!((route.edit(), route.vid(), route.checks()), (edit, vid, found.checks));
+                    let told = (route.checks().partial_checksums(), route.checks().leaves_tcp());
+                    assert_eq!(told, checks);
                 }
             }
         }
+        assert_eq!(abi::Route::new(&Found { longest: 65_553, ..found(TagOp::Keep) }).longest, 65_535);
+    }
+
+    /// Where frames from device `n` go.
+    fn to(n: u16) -> abi::Route {
+        abi::Route::new(&Found { egress: n, ..found(TagOp::Keep) })
+    }
+
+    #[test]
+    fn a_flow_is_remembered_for_its_form_and_as_long_as_it_is_valid() {
+        let (this, other) = (form(UNTAGGED, 7), form(UNTAGGED, 8));
+        for start in [0, 1 << 32, (1 << 32) - 500] {
+            let mut flows = abi::Flows::default();
+            assert_eq!(flows.find(&this, 0, 0), None);
+            let until = start + 1000;
+            flows.enter(&this, Validity { generation: 9, until }, start, to(7), || unreachable!());
+            assert_eq!(flows.find(&this, 9, until - 1), Some(&to(7)));
+            assert_eq!(flows.find(&other, 9, until - 1), None);
+            for (generation, ticks) in [(9, until), (8, until - 1), (10, until - 1), (9, until + (1 << 31))] {
+                assert_eq!(flows.find(&this, generation, ticks), None);
+            }
+        }
+    }
+
+    #[test]
+    fn two_flows_have_a_line_and_give_way_now_and_then() {
+        let [a, b, c] = [7, 8, 9].map(|device| form(UNTAGGED, device));
+        let validity = Validity { generation: 9, until: 1000 };
+        let mut flows = abi::Flows::default();
+        flows.enter(&a, validity, 500, to(7), || unreachable!());
+        flows.enter(&b, validity, 500, to(8), || unreachable!());
+        let of = |flows: &abi::Flows| [a, b, c].map(|form| flows.find(&form, 9, 500).map(abi::Route::egress));
+        assert_eq!(of(&flows), [Some(7), Some(8), None]);
+        for random in 1..8 {
+            flows.enter(&c, validity, 500, to(9), || random);
+            assert_eq!(of(&flows), [Some(7), Some(8), None]);
+        }
+        let full = flows;
+        flows.enter(&c, validity, 500, to(9), || 0);
+        assert_eq!(of(&flows), [None, Some(8), Some(9)]);
+        flows = full;
+        flows.enter(&c, validity, 500, to(9), || 8);
+        assert_eq!(of(&flows), [Some(7), None, Some(9)]);
+        // Another generation, or another second: the first of it takes all.
+        flows.enter(&a, Validity { generation: 10, until: 1000 }, 500, to(7), || unreachable!());
+        assert_eq!([a, b, c].map(|form| flows.find(&form, 10, 500).is_some()), [true, false, false]);
+        flows = full;
+        flows.enter(&c, Validity { generation: 9, until: 2000 }, 1000, to(9), || unreachable!());
+        assert_eq!([a, b, c].map(|form| flows.find(&form, 9, 1000).is_some()), [false, false, true]);
     }
 }

@@ -4,7 +4,7 @@
 //! change the FDB is punted, so that Open vSwitch changes its own with it. Frames of a form that was forwarded a moment
 //! ago take a short cut (`crate::flow`).
 
-use crate::flow::{Checks, Form, Route, Validity};
+use crate::flow::{Checks, Form, Found, Validity};
 use crate::{
     DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PLAIN_LEN, Payload,
     PuntReason, Start, Tag, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
@@ -52,15 +52,15 @@ pub trait Tables {
     }
     /// Begins another generation.
     fn outdate_flows(&self) {}
-    /// Has what is remembered at a place looked at where it is. The place is given by the high bits of the hash.
-    fn flow<R>(&self, _hash: u64, _read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
+    /// Has a line of the cache looked at where it is: the one that is given by the high bits of the hash.
+    fn flows<R>(&self, _hash: u64, _read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
         None
     }
-    /// Remembers it there.
-    fn remember(&self, _hash: u64, _flow: &abi::Flow) {}
-    /// True at random, now and then.
-    fn now_and_then(&self) -> bool {
-        true
+    /// Has it changed there.
+    fn remember(&self, _hash: u64, _change: impl FnOnce(&mut abi::Flows)) {}
+    /// A number at random.
+    fn random(&self) -> u32 {
+        0
     }
 }
 
@@ -84,10 +84,10 @@ pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
     if let Some(outcome) = recall(frame, tables, ifindex) {
         return outcome;
     }
-    let mut flow = abi::Flow::default();
-    match route(frame, tables, ifindex, |found| flow = found) {
+    let mut way = abi::Route::default();
+    match route(frame, tables, ifindex, |found| way = found) {
         Some(refusal) => refusal,
-        None => follow(frame, &flow),
+        None => follow(frame, &way),
     }
 }
 
@@ -100,11 +100,12 @@ pub fn recall<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
         return None;
     }
     let form = Form::new(header, ifindex, tables.hook());
-    tables
-        .flow(form.hash(), |flow| flow.is_of(&form, generation, ticks).then(|| flow.outcome(frame, &payload)))
+    tables.flows(form.hash(), |flows| {
+        flows.find(&form, generation, ticks).map(|route| route.outcome(frame, &payload))
+    })
 }
 
-/// The long way, through the tables: where frames of this form go, for `take` and for [`recall`]. An outcome says that they go
+/// The long way, through the tables: where frames of this form go, for `take`, and for [`recall`]. An outcome says that they go
 /// nowhere, and is never [`Verdict::Forward`].
 ///
 /// It is not one value with two cases: of the case that is not there, compilers may carry along registers that were never
@@ -114,42 +115,39 @@ pub fn route<F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &T,
     ifindex: u32,
-    take: impl FnOnce(abi::Flow),
+    take: impl FnOnce(abi::Route),
 ) -> Option<Outcome> {
     // Before the second and the other tables: what is found then is at least as new.
     let (ticks, generation) = (tables.ticks(), tables.generation());
     let start = frame.start();
-    let mut found = Route::NONE;
+    let mut found = Found::NOTHING;
     if let Err(outcome) = look_up(frame, tables, ifindex, &start, tables.now_s(), &mut found) {
         return Some(outcome);
     }
     let (header, _) = start.split();
     let form = Form::new(header, ifindex, tables.hook());
-    let flow = abi::Flow::new(&form, Validity { generation, until: tables.until(ticks) }, &found);
-    let taken = tables.flow(form.hash(), |other| other.is_valid(generation, ticks).then_some(()));
-    if taken.is_none() || tables.now_and_then() {
-        tables.remember(form.hash(), &flow);
-    }
-    take(flow);
+    let (validity, route) = (Validity { generation, until: tables.until(ticks) }, abi::Route::new(&found));
+    tables.remember(form.hash(), |flows| flows.enter(&form, validity, ticks, route, || tables.random()));
+    take(route);
     None
 }
 
 /// What becomes of a frame of which [`route`] has found where it goes.
 #[inline(always)]
-pub fn follow<F: Frame + ?Sized>(frame: &F, flow: &abi::Flow) -> Outcome {
+pub fn follow<F: Frame + ?Sized>(frame: &F, route: &abi::Route) -> Outcome {
     let (_, payload) = frame.start().split();
-    flow.outcome(frame, &payload)
+    route.outcome(frame, &payload)
 }
 
-impl abi::Flow {
-    /// What becomes of a frame whose form is this one's.
+impl abi::Route {
+    /// What becomes of a frame of the flow.
     #[inline(always)]
     fn outcome<F: Frame + ?Sized>(&self, frame: &F, payload: &Payload) -> Outcome {
         let verdict = match unfit(frame, payload, self) {
-            None => Verdict::Forward { port: self.egress, tag: self.edit() },
+            None => Verdict::Forward { port: self.egress(), tag: self.edit() },
             Some(reason) => Verdict::Punt(reason),
         };
-        Outcome { ingress: Some(self.ingress), vid: Some(Vid::from_tci(self.vid)), verdict }
+        Outcome { ingress: Some(self.ingress()), vid: Some(self.vid()), verdict }
     }
 }
 
@@ -161,7 +159,7 @@ fn look_up<F: Frame + ?Sized, T: Tables>(
     ifindex: u32,
     start: &Start,
     now_s: u32,
-    found: &mut Route,
+    found: &mut Found,
 ) -> Result<(), Outcome> {
     let mut outcome = Outcome { ingress: None, vid: None, verdict: Verdict::Punt(PuntReason::NotAPort) };
     let Some(port_no) = tables.port_no(ifindex) else { return Err(outcome) };
@@ -247,7 +245,7 @@ fn choose<F: Frame + ?Sized, T: Tables>(
     port: &abi::Port,
     port_no: u16,
     admitted: &Admitted<'_>,
-    found: &mut Route,
+    found: &mut Found,
 ) -> Result<(), Verdict> {
     let Admitted { header, classified, bridge, now_s } = admitted;
     let punt = |reason| Err(Verdict::Punt(reason));
@@ -292,7 +290,7 @@ fn choose<F: Frame + ?Sized, T: Tables>(
     {
         return punt(PuntReason::DropEligible);
     }
-    *found = Route {
+    *found = Found {
         ingress: port_no,
         egress: station.port,
         vid: classified.vid,
@@ -318,11 +316,11 @@ fn counted_header(tag: Option<Tag>) -> usize {
 
 /// Why this frame cannot go where others of its form go.
 #[inline(always)]
-fn unfit<F: Frame + ?Sized>(frame: &F, payload: &Payload, flow: &abi::Flow) -> Option<PuntReason> {
-    if !frame.fits(flow.longest as usize) {
+fn unfit<F: Frame + ?Sized>(frame: &F, payload: &Payload, route: &abi::Route) -> Option<PuntReason> {
+    if !frame.fits(usize::from(route.longest)) {
         return Some(PuntReason::OverMtu);
     }
-    let checks = flow.checks();
+    let checks = route.checks();
     if checks.none() {
         return None;
     }

@@ -52,10 +52,10 @@ static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
 #[map]
 static COUNTERS: Array<abi::CpuCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// What became of frames of late: places for each CPU, one CPU's after the other's. The agent sets the size when it loads the
+/// What became of frames of late: lines for each CPU, one CPU's after the other's. The agent sets the size when it loads the
 /// programs. The kernel's arrays for each CPU would not begin with a page.
 #[map]
-static FLOWS: Array<abi::Flow> = Array::with_max_entries(1, 0);
+static FLOWS: Array<abi::Flows> = Array::with_max_entries(1, 0);
 
 /// Generation of the tables: when they last changed, in nanoseconds of the monotonic clock.
 ///
@@ -64,7 +64,7 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// The same for `trunkline_trace`, which runs where a port's program may interrupt it.
 #[map]
-static TRACE_FLOWS: PerCpuArray<abi::Flow> = PerCpuArray::with_max_entries(1, 0);
+static TRACE_FLOWS: PerCpuArray<abi::Flows> = PerCpuArray::with_max_entries(1, 0);
 
 /// Question and answer of `trunkline_trace`.
 #[map]
@@ -74,8 +74,7 @@ pub(crate) static TRACE: Array<abi::Trace> = Array::with_max_entries(1, 0);
 #[unsafe(no_mangle)]
 static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
 
-/// How many places for flows each CPU has, as a power of two; 0 for none, on a kernel that may run one program amidst another on
-/// the same CPU.
+/// How many lines for flows each CPU has; 0 on a kernel that may run one program amidst another on the same CPU.
 #[unsafe(no_mangle)]
 static TRUNKLINE_FLOWS: Global<u32> = Global::new(0);
 
@@ -187,14 +186,16 @@ impl Live {
         }
     }
 
-    /// This CPU's place for a flow.
+    /// This CPU's line for a flow.
     #[inline(always)]
-    fn place(&self, hash: u64) -> Option<*mut abi::Flow> {
-        let bits = TRUNKLINE_FLOWS.load();
-        if bits == 0 {
+    fn line(&self, hash: u64) -> Option<*mut abi::Flows> {
+        let lines = TRUNKLINE_FLOWS.load();
+        if lines == 0 {
             return None;
         }
-        FLOWS.get_ptr_mut(self.cpu << (bits & 31) | (hash >> (bits.wrapping_neg() & 63)) as u32)
+        // The hash as a fraction of all lines: no shift by a number that is not known, which takes more instructions.
+        let line = ((hash >> 32) * u64::from(lines)) >> 32;
+        FLOWS.get_ptr_mut(self.cpu * lines + line as u32)
     }
 }
 
@@ -254,13 +255,17 @@ impl Tables for Live {
 
     #[inline(always)]
     fn ticks(&self) -> u64 {
-        if TRUNKLINE_TICKS.load().used() { jiffies() } else { coarse_ns() }
+        if TRUNKLINE_TICKS.load().used() { jiffies() } else { coarse_ns() >> TICK_BITS }
     }
 
     #[inline(always)]
     fn until(&self, ticks: u64) -> u64 {
         let rate = TRUNKLINE_TICKS.load();
-        if rate.used() { rate.until(ticks) } else { (ticks / SECOND_NS + 1) * SECOND_NS }
+        if rate.used() {
+            rate.until(ticks)
+        } else {
+            (((ticks << TICK_BITS) / SECOND_NS + 1) * SECOND_NS) >> TICK_BITS
+        }
     }
 
     #[inline(always)]
@@ -270,27 +275,29 @@ impl Tables for Live {
     }
 
     #[inline(always)]
-    fn flow<R>(&self, hash: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
+    fn flows<R>(&self, hash: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
         // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
-        read(unsafe { &*self.place(hash)? })
+        read(unsafe { &*self.line(hash)? })
     }
 
     #[inline(always)]
-    fn remember(&self, hash: u64, flow: &abi::Flow) {
-        if let Some(place) = self.place(hash) {
+    fn remember(&self, hash: u64, change: impl FnOnce(&mut abi::Flows)) {
+        if let Some(line) = self.line(hash) {
             // SAFETY: as above.
-            unsafe { *place = *flow };
+            change(unsafe { &mut *line });
         }
     }
 
     #[inline(always)]
-    fn now_and_then(&self) -> bool {
+    fn random(&self) -> u32 {
         // SAFETY: the helper has no preconditions.
-        unsafe { bpf_get_prandom_u32() }.is_multiple_of(8)
+        unsafe { bpf_get_prandom_u32() }
     }
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
+/// A tick without the kernel's is a millisecond or so.
+const TICK_BITS: u32 = 20;
 
 #[inline(always)]
 fn jiffies() -> u64 {
@@ -357,15 +364,15 @@ impl Tables for ReadOnly {
     #[inline(always)]
     fn outdate_flows(&self) {}
     #[inline(always)]
-    fn flow<R>(&self, _: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
+    fn flows<R>(&self, _: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
         // SAFETY: `trunkline_trace` does not interrupt itself.
         read(unsafe { &*TRACE_FLOWS.get_ptr(0)? })
     }
     #[inline(always)]
-    fn remember(&self, _: u64, flow: &abi::Flow) {
-        if let Some(known) = TRACE_FLOWS.get_ptr_mut(0) {
+    fn remember(&self, _: u64, change: impl FnOnce(&mut abi::Flows)) {
+        if let Some(line) = TRACE_FLOWS.get_ptr_mut(0) {
             // SAFETY: as above.
-            unsafe { *known = *flow };
+            change(unsafe { &mut *line });
         }
     }
 }

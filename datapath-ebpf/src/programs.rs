@@ -37,7 +37,7 @@ fn by_tables(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
     let frame = XdpFrame::new(&ctx);
     let mut action = XDP_PASS;
-    let take = |flow| action = follow_route(ctx.ctx, &flow);
+    let take = |way| action = follow_route(ctx.ctx, &way);
     let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return action };
     log(&ctx, &refusal);
     match (refusal.ingress, refusal.verdict) {
@@ -49,10 +49,10 @@ fn by_tables(ctx: *mut xdp_md) -> u32 {
 
 /// A function of its own, which gets the flow in memory: all of it is written there.
 #[inline(never)]
-fn follow_route(ctx: *mut xdp_md, flow: &abi::Flow) -> u32 {
+fn follow_route(ctx: *mut xdp_md, way: &abi::Route) -> u32 {
     let ctx = XdpContext::new(ctx);
     let mut frame = XdpFrame::new(&ctx);
-    let outcome = follow(&frame, flow);
+    let outcome = follow(&frame, way);
     carry_out(&mut frame, &Live::new(Hook::Xdp), &outcome)
 }
 
@@ -76,17 +76,17 @@ fn trace_by_tables(ctx: *mut xdp_md) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let ifindex = question().ifindex;
     let mut action = XDP_PASS;
-    match route(&frame, &tables, ifindex, |flow| action = trace_route(ctx.ctx, &flow)) {
+    match route(&frame, &tables, ifindex, |way| action = trace_route(ctx.ctx, &way)) {
         Some(refusal) => answer(&mut frame, &tables, ifindex, &refusal),
         None => action,
     }
 }
 
 #[inline(never)]
-fn trace_route(ctx: *mut xdp_md, flow: &abi::Flow) -> u32 {
+fn trace_route(ctx: *mut xdp_md, way: &abi::Route) -> u32 {
     let ctx = XdpContext::new(ctx);
     let mut frame = XdpFrame::new(&ctx);
-    let outcome = follow(&frame, flow);
+    let outcome = follow(&frame, way);
     answer(&mut frame, &ReadOnly(Live::new(Hook::Xdp)), question().ifindex, &outcome)
 }
 
@@ -181,4 +181,4 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The agent looks for this name (`abi::ABI_SYMBOL`) before anything is attached.
 #[unsafe(no_mangle)]
-static TRUNKLINE_ABI_7: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);
+static TRUNKLINE_ABI_8: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);

@@ -37,7 +37,7 @@ fn by_tables(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     let frame = SkbFrame::new(&ctx);
     let mut action = NEXT;
-    let take = |flow| action = follow_route(skb, &flow);
+    let take = |way| action = follow_route(skb, &way);
     let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return action };
     log(&ctx, &refusal);
     match (refusal.ingress, refusal.verdict) {
@@ -49,10 +49,10 @@ fn by_tables(skb: *mut __sk_buff) -> i32 {
 
 /// As for XDP.
 #[inline(never)]
-fn follow_route(skb: *mut __sk_buff, flow: &abi::Flow) -> i32 {
+fn follow_route(skb: *mut __sk_buff, way: &abi::Route) -> i32 {
     let ctx = TcContext::new(skb);
     let mut frame = SkbFrame::new(&ctx);
-    let outcome = follow(&frame, flow);
+    let outcome = follow(&frame, way);
     carry_out(&mut frame, &Live::new(Hook::Tc), &outcome)
 }
 
@@ -81,17 +81,17 @@ fn trace_by_tables(skb: *mut __sk_buff) -> i32 {
     let mut frame = SkbFrame::new(&ctx);
     let ifindex = question().ifindex;
     let mut action = NEXT;
-    match route(&frame, &tables, ifindex, |flow| action = trace_route(skb, &flow)) {
+    match route(&frame, &tables, ifindex, |way| action = trace_route(skb, &way)) {
         Some(refusal) => answer(&mut frame, &tables, ifindex, &refusal),
         None => action,
     }
 }
 
 #[inline(never)]
-fn trace_route(skb: *mut __sk_buff, flow: &abi::Flow) -> i32 {
+fn trace_route(skb: *mut __sk_buff, way: &abi::Route) -> i32 {
     let ctx = TcContext::new(skb);
     let mut frame = SkbFrame::new(&ctx);
-    let outcome = follow(&frame, flow);
+    let outcome = follow(&frame, way);
     answer(&mut frame, &ReadOnly(Live::new(Hook::Tc)), question().ifindex, &outcome)
 }
 

@@ -30,7 +30,7 @@ struct Memory {
     fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
     generation: Cell<u64>,
     /// The flow cache, if there is one.
-    flows: Option<RefCell<BTreeMap<u64, abi::Flow>>>,
+    flows: Option<RefCell<BTreeMap<u64, abi::Flows>>>,
 }
 
 impl Tables for Memory {
@@ -70,12 +70,12 @@ impl Tables for Memory {
     fn outdate_flows(&self) {
         self.generation.set(self.generation.get() + 1);
     }
-    fn flow<R>(&self, place: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
+    fn flows<R>(&self, place: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
         read(self.flows.as_ref()?.borrow().get(&place)?)
     }
-    fn remember(&self, place: u64, flow: &abi::Flow) {
+    fn remember(&self, place: u64, change: impl FnOnce(&mut abi::Flows)) {
         if let Some(flows) = &self.flows {
-            flows.borrow_mut().insert(place, *flow);
+            change(flows.borrow_mut().entry(place).or_default());
         }
     }
 }

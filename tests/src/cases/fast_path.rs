@@ -35,7 +35,7 @@ struct HostTables {
     fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
     now_s: u32,
     generation: Cell<u64>,
-    flows: RefCell<BTreeMap<u64, abi::Flow>>,
+    flows: RefCell<BTreeMap<u64, abi::Flows>>,
 }
 
 impl Tables for HostTables {
@@ -73,11 +73,11 @@ impl Tables for HostTables {
     fn outdate_flows(&self) {
         self.generation.set(self.generation.get().wrapping_add(1));
     }
-    fn flow<R>(&self, place: u64, read: impl FnOnce(&abi::Flow) -> Option<R>) -> Option<R> {
+    fn flows<R>(&self, place: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
         read(self.flows.borrow().get(&place)?)
     }
-    fn remember(&self, place: u64, flow: &abi::Flow) {
-        self.flows.borrow_mut().insert(place, *flow);
+    fn remember(&self, place: u64, change: impl FnOnce(&mut abi::Flows)) {
+        change(self.flows.borrow_mut().entry(place).or_default());
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Kernel {
     has_tc: bool,
     drain: Drain,
     installed: Installed,
+    /// When flows were last outdated for nothing but the time, in seconds.
+    outdated_s: u32,
 }
 
 pub(super) const PROGRAM: &str = "trunkline_xdp";
@@ -83,6 +85,9 @@ const TRACE_PROGRAM: &str = "trunkline_trace";
 const TC_TRACE_PROGRAM: &str = "trunkline_tc_trace";
 /// The map of the programs' one variable.
 const GENERATION: &str = ".bss";
+/// Flows are outdated at least so often, in seconds, though nothing has changed: one has the low half of its time only, which
+/// comes again after 49 days at the earliest.
+const OUTDATED_S: u32 = 86_400;
 /// Octets before a frame's tag.
 const ADDRESSES: usize = 12;
 
@@ -104,17 +109,17 @@ impl Kernel {
         let shape = Shape::new(options.stations, secrets()?);
         let cpus =
             aya::util::nr_cpus().map_err(|(what, error)| LoadError::Load(format!("{what}: {error}")))? as u32;
-        let flow_bits = if preempts_programs() { 0 } else { flow_bits(cpus) };
+        let flow_lines = if preempts_programs() { 0 } else { flow_lines(cpus) };
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FDB", shape.buckets())
             .map_max_entries("COUNTERS", cpus)
-            .map_max_entries("FLOWS", cpus << flow_bits)
+            .map_max_entries("FLOWS", (cpus * flow_lines).max(1))
             .override_global(aya_log::LEVEL, &level, true)
             .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
             .override_global("TRUNKLINE_FDB", &Raw(shape), true)
             .override_global("TRUNKLINE_TICKS", &Raw(ticks), true)
-            .override_global("TRUNKLINE_FLOWS", &flow_bits, true)
+            .override_global("TRUNKLINE_FLOWS", &flow_lines, true)
             .load(OBJECT)
             .map_err(|error| LoadError::Load(explain(&error)))?;
         for program in [PROGRAM, TRACE_PROGRAM] {
@@ -141,6 +146,7 @@ impl Kernel {
             has_tc,
             drain: Drain::new(),
             installed: Installed::default(),
+            outdated_s: 0,
         })
     }
 
@@ -374,6 +380,10 @@ impl Dataplane for Kernel {
 
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
         self.stations.free_some();
+        if now_s >= self.outdated_s + OUTDATED_S {
+            self.outdated_s = now_s;
+            self.outdate_flows()?;
+        }
         let active = self.installed.active.clone();
         // One that fails is no reason to let the others run out.
         let renew = |(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times);
@@ -451,13 +461,12 @@ fn ticks() -> Ticks {
     }
 }
 
-/// How many places each CPU has in the flow cache, as a power of two: enough for the flows of a large bridge, and on machines with
-/// many CPUs, which share them, no more than 128 MiB together.
-fn flow_bits(cpus: u32) -> u32 {
-    const MOST: u32 = 17;
+/// How many lines each CPU has in the flow cache: enough for the flows of a large bridge, and on machines with many CPUs, which
+/// share them, no more than 128 MiB together.
+fn flow_lines(cpus: u32) -> u32 {
+    const MOST: u32 = 1 << 17;
     const OCTETS: u32 = 128 << 20;
-    let places = OCTETS / size_of::<abi::Flow>() as u32 / cpus.next_power_of_two();
-    places.ilog2().min(MOST)
+    (OCTETS / size_of::<abi::Flows>() as u32 / cpus).clamp(1, MOST)
 }
 
 /// Whether a program may run amidst another on the same CPU, which a real-time kernel (`PREEMPT_RT`) lets happen.
