@@ -143,9 +143,9 @@ pub struct Census {
     pub reserved: [u64; 5],
 }
 
-/// Value of map `FLOWS`, an array by CPU and line, as many for each CPU as the agent chooses, a power of two: 64 octets, and
-/// as the map starts at a page, a line of the processor's caches. Of two flows, found in the same generation and second.
-/// `crate::flow` says what it is for.
+/// Value of map `FLOWS`, an array by CPU and line, as many for each CPU as the agent chooses: 64 octets, and as the map starts
+/// at a page, a line of the processor's caches. Of two flows, found in the same generation and second. `crate::flow` says what
+/// it is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Flows {

@@ -205,6 +205,8 @@ impl abi::Route {
 impl abi::Flows {
     /// Most ticks in a second, more or less: the clock has at most 1,000.
     const SECOND: u32 = 1024;
+    /// In how many cases one gives way once.
+    const GIVES_WAY: u32 = 8;
 
     /// The route of this form, if it is here and valid in this generation and at this tick.
     #[inline(always)]
@@ -242,9 +244,6 @@ impl abi::Flows {
             }
         }
     }
-
-    /// In how many cases one gives way once.
-    const GIVES_WAY: u32 = 8;
 
     #[inline(always)]
     const fn is_valid(&self, generation: u64, ticks: u64) -> bool {

@@ -47,7 +47,7 @@ fn by_tables(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// A function of its own, which gets the flow in memory: all of it is written there.
+/// A function of its own, which gets the way in memory: all of it is written there.
 #[inline(never)]
 fn follow_route(ctx: *mut xdp_md, way: &abi::Route) -> u32 {
     let ctx = XdpContext::new(ctx);

@@ -7,10 +7,7 @@ use aya_ebpf::{
 };
 use trunkline_core::{Frame, SHORTEST, Start, Tag, TagOp, Tpid};
 
-use crate::xdp_frame::load;
-
-/// Octets of a tag.
-const TAG: usize = 4;
+use crate::xdp_frame::{TAG, load};
 
 /// The frame of a running program.
 pub(crate) struct SkbFrame<'c> {

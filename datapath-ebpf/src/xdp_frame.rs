@@ -1,10 +1,11 @@
 //! A frame under XDP: bounds-checked windows, and the edits of its tag.
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_head, programs::XdpContext};
-use trunkline_core::{Frame, SHORTEST, Start, TagOp};
+use trunkline_core::{Frame, HEADER_LEN, PLAIN_LEN, SHORTEST, Start, TagOp};
 
 const ADDRESSES: usize = 12;
-const TAG: i32 = 4;
+/// Octets of a tag.
+pub(crate) const TAG: usize = HEADER_LEN - PLAIN_LEN;
 
 /// The frame of a running program.
 pub(crate) struct XdpFrame<'c> {
@@ -99,8 +100,8 @@ impl<'c> XdpFrame<'c> {
             TagOp::Keep => Ok(()),
             TagOp::Push(tag) => {
                 let addresses = Addresses::read(self.window(0).ok_or(())?);
-                self.adjust_head(-TAG)?;
-                let header = self.window_mut::<{ ADDRESSES + TAG as usize }>(0)?;
+                self.adjust_head(-(TAG as i32))?;
+                let header = self.window_mut::<{ ADDRESSES + TAG }>(0)?;
                 let (start, rest) = header.split_first_chunk_mut().ok_or(())?;
                 addresses.write(start);
                 rest.copy_from_slice(&tag.to_bytes());
@@ -108,7 +109,7 @@ impl<'c> XdpFrame<'c> {
             }
             TagOp::Pop => {
                 let addresses = Addresses::read(self.window(0).ok_or(())?);
-                self.adjust_head(TAG)?;
+                self.adjust_head(TAG as i32)?;
                 addresses.write(self.window_mut(0)?);
                 Ok(())
             }

@@ -380,14 +380,15 @@ impl Dataplane for Kernel {
 
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
         self.stations.free_some();
+        let mut outdated = Ok(());
         if now_s >= self.outdated_s + OUTDATED_S {
             self.outdated_s = now_s;
-            self.outdate_flows()?;
+            outdated = self.outdate_flows();
         }
         let active = self.installed.active.clone();
         // One that fails is no reason to let the others run out.
         let renew = |(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times);
-        active.into_iter().map(renew).fold(Ok(()), Result::and)
+        active.into_iter().map(renew).fold(outdated, Result::and)
     }
 
     fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
