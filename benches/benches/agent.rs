@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use trunkline::dataplane::{
-    BridgeNo, BridgeTimes, Dataplane as _, Hooks, Installed, InstalledPort, Memory, Op, PortNo,
+    BridgeNo, BridgeTimes, Dataplane as _, Hooks, Installed, InstalledPort, Memory, PortNo,
 };
 use trunkline::desired::{BridgeFacts, DesiredBridge, World, compile};
 use trunkline::links::{Link, LinkKind, Links, XdpFeatures};
 use trunkline::ovsdb::{BridgeRow, InterfaceRow, OpenVSwitchRow, PortRow, Rows, Uuid};
-use trunkline::plan::plan;
+use trunkline::plan::{Plan, plan};
 use trunkline::unixctl::FlowTable;
 use trunkline_core::Vid;
 
@@ -118,9 +118,14 @@ fn changed(target: &Installed) -> Installed {
     changed
 }
 
-fn apply(mut memory: Memory, steps: &[Op]) -> Memory {
-    for step in steps {
-        memory.apply(step, NOW_S).expect("a dataplane in memory takes every step");
+fn apply(mut memory: Memory, plan: &Plan) -> Memory {
+    for step in &plan.steps {
+        memory.apply(step).expect("a dataplane in memory takes every step");
+    }
+    for (bridge, times) in &plan.activate {
+        memory
+            .activate(*bridge, "br0", *times, NOW_S)
+            .expect("a dataplane in memory lets every bridge switch");
     }
     memory
 }
@@ -135,7 +140,8 @@ fn agent(c: &mut Criterion) {
         let empty = Installed::default();
         let changed = changed(&target);
         let (all, one) = (plan(&empty, &target), plan(&target, &changed));
-        assert!(all.len() > ports as usize && one.len() < 10, "{} and {} steps", all.len(), one.len());
+        let (many, few) = (all.steps.len(), one.steps.len());
+        assert!(many >= ports as usize && few < 10, "{many} and {few} steps");
         c.bench_with_input(BenchmarkId::new("agent/plan/all", ports), &target, |b, target| {
             b.iter(|| plan(&empty, black_box(target)));
         });

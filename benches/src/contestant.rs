@@ -300,7 +300,7 @@ pub(crate) fn install(
     };
     let rules = abi::Port { ifindex, flags: rules.flags | more, ..rules };
     let installed = InstalledPort { ifindex, device: device.to_owned(), hooks, rules };
-    Ok(kernel.apply(&Op::Install(port, installed), now_s())?)
+    Ok(kernel.apply(&Op::Install(port, installed))?)
 }
 
 fn key(vid: u16, mac: [u8; 6]) -> FdbKey {
@@ -324,7 +324,7 @@ pub(crate) fn introduce(
     times: BridgeTimes,
     stations: &[Station],
 ) -> Result<()> {
-    kernel.apply(&Op::Activate(BRIDGE, times), now_s() + LEASE_S)?;
+    kernel.activate(BRIDGE, "br0", times, now_s() + LEASE_S)?;
     let entry = |port: PortNo| FdbEntry { port: port.0, fixed: false, shown_s: now_s() };
     let stations: Vec<_> = stations.iter().map(|(mac, port)| (key(vid, *mac), Some(entry(*port)))).collect();
     Ok(kernel.set_stations(&stations)?)

@@ -10,10 +10,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{DropReason, PuntReason, VidSet};
 
 /// Version of the layouts in this file.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Name of a constant in the BPF object that says for which version it was built: loading looks for it.
-pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_8";
+pub const ABI_SYMBOL: &str = "TRUNKLINE_ABI_9";
 
 /// Most ports that can be accelerated at a time, on all bridges together. A `PortNo` is below it.
 pub const MAX_PORTS: u32 = 1024;
@@ -46,6 +46,16 @@ pub struct Bridge {
     pub ageing_s: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// What the program that extends leases is asked, as the octets of its frame: 16 octets, as no frame is shorter than 14.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Renewal {
+    /// Until when the leases last that have not run out, in seconds of the monotonic clock.
+    pub until_s: u32,
+    /// Zero.
+    pub reserved: [u32; 3],
 }
 
 /// Value of map `PORTS`, an array by `PortNo`: 1,056 octets.
@@ -229,9 +239,9 @@ pub const TRACE_PUNT: u16 = 2;
 pub const TRACE_DROP: u16 = 3;
 
 const _: () = {
-    assert!(ABI_VERSION == 8 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_8"));
+    assert!(ABI_VERSION == 9 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_9"));
     assert!(size_of::<Slot>() == 8);
-    assert!(size_of::<Bridge>() == 16);
+    assert!(size_of::<Bridge>() == 16 && size_of::<Renewal>() == 16);
     assert!(size_of::<Port>() == 1056);
     assert!(size_of::<Place>() == 16);
     assert!(size_of::<Bucket>() == 64 && size_of::<Census>() == 64);

@@ -40,6 +40,10 @@ pub enum Freshness {
 }
 
 impl FdbEntry {
+    /// In [`FdbEntry::port`]: no port that a table has. The station is out of use: frames to it go through Open vSwitch, and a
+    /// frame from it puts it where it is.
+    pub const ASIDE: u16 = u16::MAX;
+
     /// How the entry stands at `now_s`. Times are seconds of one clock; an entry from the future (another
     /// CPU's clock was ahead) is fresh.
     #[inline(always)]

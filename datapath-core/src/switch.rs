@@ -367,6 +367,8 @@ fn source<T: Tables>(
         return None;
     }
     let reason = match known.freshness(now_s, bridge.refresh_s, bridge.ageing_s) {
+        // No flow is remembered that it has a part in: to begin another generation for it would only cost the others theirs.
+        _ if known.port == FdbEntry::ASIDE => PuntReason::NewSource,
         _ if known.port != port_no => PuntReason::MovedSource,
         Freshness::Fresh => return None,
         Freshness::Due => PuntReason::RefreshSource,

@@ -126,6 +126,12 @@ fn stations() -> Table<Maps> {
     Table::new(Maps, TRUNKLINE_FDB.load())
 }
 
+/// A bridge, to be changed.
+#[inline(always)]
+pub(crate) fn bridge_mut(number: u32) -> Option<*mut abi::Bridge> {
+    BRIDGES.get_ptr_mut(number)
+}
+
 /// Has the frame sent by a port's device when the program has ended; false if there is none.
 #[inline(always)]
 pub(crate) fn redirect(port: u16) -> bool {

@@ -181,4 +181,4 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The agent looks for this name (`abi::ABI_SYMBOL`) before anything is attached.
 #[unsafe(no_mangle)]
-static TRUNKLINE_ABI_8: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);
+static TRUNKLINE_ABI_9: aya_ebpf::Global<u32> = aya_ebpf::Global::new(abi::ABI_VERSION);

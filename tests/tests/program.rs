@@ -188,7 +188,7 @@ fn compare(hook: Hook) {
         prop_assume!(hook == Hook::Xdp || is_taken_at_tc(&case.frame));
         // Taken once: a case judged over a change of the second would be judged twice at different times.
         let now_s = now_s();
-        kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s).unwrap();
+        assert!(kernel.activate(BridgeNo(0), "br0", TIMES, now_s).unwrap());
         for (place, rules) in case.ports.iter().enumerate() {
             let ifindex = FIRST_IFINDEX + place as u32;
             // The tables are all that counts here; no device is behind the index, so nothing can be sent to it.
@@ -276,7 +276,7 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
 
     assert_eq!(run(&mut kernel, 1, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::BridgeSuspended), 1, "no lease yet");
-    kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s).unwrap();
+    assert!(kernel.activate(BridgeNo(0), "br0", TIMES, now_s).unwrap());
     assert_eq!(run(&mut kernel, 1, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::NewSource), 1);
     assert_eq!(run(&mut kernel, 1, 9).0, PASS);
@@ -293,17 +293,30 @@ fn learning_counting_and_the_lease_work_in_the_kernel() {
     assert_eq!(run(&mut kernel, 2, 9).0, PASS);
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::LearningLimit), 1, "two stations are the limit");
-    kernel.apply(&Op::Flush([PortNo(0)].into()), now_s).unwrap();
+    kernel.apply(&Op::Flush([PortNo(0)].into())).unwrap();
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::NewSource), 3, "room again");
 
+    kernel.renew(now_s + 1).unwrap();
+    assert_eq!(run(&mut kernel, 3, 9).0, REDIRECT);
     // The programs' clock may be a little behind ours, and step to the next second later.
-    kernel.renew(now_s - LEASE_S - 1).unwrap();
+    assert!(kernel.activate(BridgeNo(0), "br0", TIMES, now_s - LEASE_S - 1).unwrap());
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
     assert_eq!(punts(&kernel, PuntReason::StaleHeartbeat), 1);
     kernel.renew(now_s).unwrap();
+    assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::BridgeSuspended), 2, "a lease that ran out is not given back");
+    assert_eq!(kernel.take_suspended(), [BridgeNo(0)].into());
+    assert!(kernel.activate(BridgeNo(0), "br0", TIMES, now_s).unwrap());
+    assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::NewSource), 4, "its stations are out of use");
+    assert_eq!(run(&mut kernel, 3, 9).0, PASS);
+    assert_eq!(punts(&kernel, PuntReason::UnreachableDestination), 1);
+    let aside = FdbEntry { port: FdbEntry::ASIDE, fixed: false, shown_s: now_s };
+    let entry = FdbEntry { port: 1, ..aside };
+    assert!(kernel.confirm(BridgeNo(0), &[(there, [aside, entry])]).unwrap());
     assert_eq!(run(&mut kernel, 3, 9).0, REDIRECT);
-    kernel.apply(&Op::Suspend(BridgeNo(0)), now_s).unwrap();
+    kernel.apply(&Op::Suspend(BridgeNo(0))).unwrap();
     assert_eq!(run(&mut kernel, 3, 9).0, PASS);
 }
 
@@ -333,7 +346,7 @@ fn two_ports(kernel: &mut Kernel, more_flags: u16) {
         let port = InstalledPort { ifindex: 1, device: "lo".into(), hooks: Hooks::Xdp, rules };
         kernel.enter(PortNo(place), &port).unwrap();
     }
-    kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s()).unwrap();
+    assert!(kernel.activate(BridgeNo(0), "br0", TIMES, now_s()).unwrap());
 }
 
 fn station(kernel: &mut Kernel, mac: u8, vid: u16, port: u16) {
@@ -445,7 +458,7 @@ fn logging_costs_nothing_where_it_is_off() {
 fn a_full_fdb_forwards_through_ovs_and_loses_nobody() {
     use aya::programs::{TestRun as _, TestRunOptions};
     let mut kernel = Kernel::load(Options { stations: 16, log: false }).unwrap();
-    kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s()).unwrap();
+    assert!(kernel.activate(BridgeNo(0), "br0", TIMES, now_s()).unwrap());
     let rules = abi::Port {
         pvid: 0,
         untagged: 0,

@@ -14,7 +14,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ovsdb::{BridgeRow, InterfaceRow, PortRow, Rows, Uuid};
+use crate::dataplane::Affected;
+use crate::ovsdb::{BridgeRow, InterfaceRow, OvsdbEvent, PortRow, Rows, Uuid};
 
 /// In which columns two states of a bridge's configuration differ.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -219,9 +220,26 @@ fn cfg(rows: &Rows) -> (i64, i64) {
     rows.open_vswitch.as_ref().map_or((0, 0), |row| (row.next_cfg, row.cur_cfg))
 }
 
-/// Whether two states of the database differ in anything that decides about forwarding.
-pub fn differ(old: &Rows, new: &Rows) -> bool {
-    !differences(Some(old), new).is_empty()
+/// Tells of each event of the database which bridges it is about.
+#[derive(Default, Debug)]
+pub struct Watch {
+    last: Option<Arc<Rows>>,
+}
+
+impl Watch {
+    /// The bridges whose forwarding the event may change.
+    pub fn affected(&mut self, event: &OvsdbEvent) -> Affected {
+        match event {
+            // The complete state follows.
+            OvsdbEvent::Connected => Affected::Bridges(BTreeSet::new()),
+            OvsdbEvent::Disconnected { .. } => Affected::All,
+            OvsdbEvent::Changed(rows) => {
+                let last = self.last.replace(rows.clone());
+                let differences = differences(last.as_deref(), rows).into_iter();
+                Affected::Bridges(differences.map(|(name, _)| name).collect())
+            }
+        }
+    }
 }
 
 /// The bridges in whose configuration two states of the database differ.

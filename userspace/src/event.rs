@@ -91,6 +91,9 @@ pub enum Effect {
         bridge: String,
         /// To be repeated in the answer.
         question: u64,
+        /// Whether it is to have been through its main loop before it answers: so that frames that were waiting for it by now
+        /// show in the answer.
+        next_turn: bool,
     },
     /// Ask for changes of a bridge's stations; answer with [`Event::Polled`].
     Poll {

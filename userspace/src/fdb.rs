@@ -1,9 +1,13 @@
-//! Keeping our stations a subset of Open vSwitch's.
+//! Keeping our stations a subset of Open vSwitch's, and as many of them as Open vSwitch has on accelerated ports.
 //!
-//! The program only enters a station together with Open vSwitch, so the two tables agree except where Open vSwitch
-//! forgets or moves one by itself: a flush, an eviction, a station that moved to a port without a program, an operator's
-//! entry. [`reconcile`] compares the two and takes out whatever differs. It never enters a learned station: Open
-//! vSwitch's own table may be a second behind, and a station that is missing here only costs one more frame through it.
+//! The program enters a station together with Open vSwitch, so the two tables agree except where Open vSwitch forgets or
+//! moves one by itself (a flush, an eviction, a station that moved to a port without a program, an operator's entry), and
+//! where it learned one that no program saw: before the agent started, or while the bridge was suspended. [`reconcile`]
+//! compares the two, takes out whatever differs, and names what is missing.
+//!
+//! A station that is missing is never entered where Open vSwitch has it: it may have moved since Open vSwitch said so. It is
+//! entered out of use ([`aside`]), and then Open vSwitch is asked again. A program that sees the station meanwhile puts it where
+//! it is; what no program has seen is [`confirmed`] where Open vSwitch has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +19,7 @@ use crate::unixctl::{FdbAge, FdbRow, OfPort};
 /// The port, which no table has, of an operator's entry on a port without a program. Frames to the station go through
 /// Open vSwitch, and frames from it, wherever they arrive, must not be learned: there the entry would not move.
 /// A learned station is there while it is set [`aside`]: it moves to the port where its next frame arrives.
-pub const NOWHERE: PortNo = PortNo(u16::MAX);
+pub const NOWHERE: PortNo = PortNo(FdbEntry::ASIDE);
 
 /// A correction of our table: an entry to write, or `None` to forget the station.
 pub type Correction = (FdbKey, Option<FdbEntry>);
@@ -25,57 +29,98 @@ pub type Correction = (FdbKey, Option<FdbEntry>);
 pub struct Reconciled {
     /// What to correct.
     pub corrections: Vec<Correction>,
+    /// Stations that Open vSwitch has learned on an accelerated port, and that ours lacks: out of use, to be entered and then
+    /// confirmed.
+    pub missing: Vec<(FdbKey, FdbEntry)>,
+    /// Whether there are stations out of use that Open vSwitch has on an accelerated port.
+    pub unconfirmed: bool,
     /// Whether stations differ that may be too new to Open vSwitch: it is to be asked again.
     pub undecided: bool,
 }
 
-/// What to correct in `stations` (of all bridges) so that those of `bridge` agree with `rows` of Open vSwitch.
-///
-/// `ports` are the accelerated ports of the bridge by their OpenFlow number. Open vSwitch takes its time to learn from a
-/// frame, and the program goes on learning while it answers: stations shown to it `since_s` are given the benefit of
-/// the doubt, which asking again a second later ends.
-pub fn reconcile(
-    stations: &[(FdbKey, FdbEntry)],
-    bridge: BridgeNo,
-    ports: &BTreeMap<u16, PortNo>,
-    rows: &[FdbRow],
-    since_s: u32,
-) -> Reconciled {
-    let theirs = theirs(bridge, ports, rows);
-    let mut agreed = BTreeSet::new();
-    let Reconciled { mut corrections, mut undecided } = Reconciled::default();
-    for (key, entry) in stations.iter().filter(|(key, _)| key.bridge == bridge.0) {
-        if theirs.get(key) == Some(&(entry.port, entry.fixed)) {
-            agreed.insert(*key);
-        } else if !entry.fixed && entry.shown_s >= since_s && !theirs.contains_key(key) {
-            undecided = true;
-        } else {
-            corrections.push((*key, None));
-        }
-    }
-    for (key, (port, fixed)) in theirs {
-        if fixed && !agreed.contains(&key) {
-            corrections.push((key, Some(FdbEntry { port, fixed, shown_s: 0 })));
-        }
-    }
-    Reconciled { corrections, undecided }
+/// A bridge as it is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// The bridge.
+    pub bridge: BridgeNo,
+    /// Its accelerated ports by their OpenFlow number.
+    pub ports: &'a BTreeMap<u16, PortNo>,
+    /// Open vSwitch's table.
+    pub rows: &'a [FdbRow],
 }
 
-/// Open vSwitch's stations of a bridge, each with its port in our numbers and whether it is an operator's.
-fn theirs(bridge: BridgeNo, ports: &BTreeMap<u16, PortNo>, rows: &[FdbRow]) -> BTreeMap<FdbKey, (u16, bool)> {
-    rows.iter()
+/// Compares `stations` (of all bridges) with those of a bridge that Open vSwitch had when it was asked in the second `asked_s`.
+///
+/// Open vSwitch takes its time to learn from a frame, and the program goes on learning while it answers: stations shown to
+/// it `since_s` are given the benefit of the doubt, which asking again a second later ends.
+pub fn reconcile(stations: &[(FdbKey, FdbEntry)], side: Side<'_>, since_s: u32, asked_s: u32) -> Reconciled {
+    let theirs = side.stations();
+    let mut agreed = BTreeSet::new();
+    let mut found = Reconciled::default();
+    for (key, entry) in stations.iter().filter(|(key, _)| key.bridge == side.bridge.0) {
+        match theirs.get(key) {
+            Some(their) if their.is_at(*entry) => drop(agreed.insert(*key)),
+            Some(their) if is_aside(*entry) && their.is_learned() => {
+                found.unconfirmed = true;
+                agreed.insert(*key);
+            }
+            None if !entry.fixed && entry.shown_s >= since_s => found.undecided = true,
+            _ => found.corrections.push((*key, None)),
+        }
+    }
+    for (key, their) in theirs.into_iter().filter(|(key, _)| !agreed.contains(key)) {
+        let entry = FdbEntry { port: their.port, fixed: their.fixed, shown_s: 0 };
+        if their.fixed {
+            found.corrections.push((key, Some(entry)));
+        } else if their.is_learned() {
+            // Ages are whole seconds, rounded down.
+            let shown_s = asked_s.saturating_sub(their.age_s).saturating_sub(1);
+            found.missing.push((key, aside(FdbEntry { shown_s, ..entry })));
+        }
+    }
+    found
+}
+
+/// A station in Open vSwitch's table.
+#[derive(Clone, Copy, Debug)]
+struct Their {
+    /// In our numbers.
+    port: u16,
+    /// It is an operator's.
+    fixed: bool,
+    age_s: u32,
+}
+
+impl Their {
+    fn is_at(self, entry: FdbEntry) -> bool {
+        (self.port, self.fixed) == (entry.port, entry.fixed)
+    }
+
+    /// Whether it was learned on an accelerated port.
+    fn is_learned(self) -> bool {
+        !self.fixed && PortNo(self.port) != NOWHERE
+    }
+}
+
+impl Side<'_> {
+    fn stations(&self) -> BTreeMap<FdbKey, Their> {
         // NORMAL asks for no group address, nor does the program, and there is no place for one.
-        .filter(|row| !row.mac.is_group())
-        .filter_map(|row| {
-            let vid = Vid::new(row.vid)?;
+        let rows = self.rows.iter().filter(|row| !row.mac.is_group());
+        let station = |row: &FdbRow| {
             let port = match row.port {
-                OfPort::Number(ofport) => ports.get(&ofport).copied(),
+                OfPort::Number(ofport) => self.ports.get(&ofport).copied(),
                 OfPort::Local => None,
             };
-            let key = FdbKey { bridge: bridge.0, vid, mac: row.mac };
-            Some((key, (port.unwrap_or(NOWHERE).0, row.age == FdbAge::Static)))
-        })
-        .collect()
+            let (fixed, age_s) = match row.age {
+                FdbAge::Static => (true, 0),
+                // A negative one is of an operator's entry of before a change of `mac-aging-time`.
+                FdbAge::Seconds(age_s) => (false, u32::try_from(age_s).unwrap_or(0)),
+            };
+            let key = FdbKey { bridge: self.bridge.0, vid: Vid::new(row.vid)?, mac: row.mac };
+            Some((key, Their { port: port.unwrap_or(NOWHERE).0, fixed, age_s }))
+        };
+        rows.filter_map(station).collect()
+    }
 }
 
 /// A learned station's entry out of use.
@@ -83,16 +128,26 @@ pub fn aside(entry: FdbEntry) -> FdbEntry {
     FdbEntry { port: NOWHERE.0, ..entry }
 }
 
-/// Of stations that were set [`aside`], those that Open vSwitch has learned on the same port: what to replace by what.
-pub fn confirmed(
-    stations: &[(FdbKey, FdbEntry)],
-    bridge: BridgeNo,
-    ports: &BTreeMap<u16, PortNo>,
-    rows: &[FdbRow],
-) -> Vec<(FdbKey, [FdbEntry; 2])> {
-    let theirs = theirs(bridge, ports, rows);
-    let same = stations.iter().filter(|(key, entry)| theirs.get(key) == Some(&(entry.port, false)));
-    same.map(|(key, entry)| (*key, [aside(*entry), *entry])).collect()
+/// Whether a learned station is out of use.
+pub fn is_aside(entry: FdbEntry) -> bool {
+    !entry.fixed && PortNo(entry.port) == NOWHERE
+}
+
+/// How the learned stations of a bridge are put out of use.
+pub fn set_aside(stations: &[(FdbKey, FdbEntry)], bridge: BridgeNo) -> Vec<Correction> {
+    let in_use =
+        stations.iter().filter(|(key, entry)| key.bridge == bridge.0 && !entry.fixed && !is_aside(*entry));
+    in_use.map(|(key, entry)| (*key, Some(aside(*entry)))).collect()
+}
+
+/// The stations out of use that Open vSwitch, asked since they are, has learned on an accelerated port: what to replace by what.
+pub fn confirmed(stations: &[(FdbKey, FdbEntry)], side: Side<'_>) -> Vec<(FdbKey, [FdbEntry; 2])> {
+    let theirs = side.stations();
+    let replacement = |(key, entry): &(FdbKey, FdbEntry)| {
+        let their = theirs.get(key).filter(|their| is_aside(*entry) && their.is_learned())?;
+        Some((*key, [*entry, FdbEntry { port: their.port, ..*entry }]))
+    };
+    stations.iter().filter_map(replacement).collect()
 }
 
 /// Stations that have expired, and how many the rest leave on each port.
@@ -138,7 +193,8 @@ mod tests {
         ports: &BTreeMap<u16, PortNo>,
         rows: &[FdbRow],
     ) -> Vec<Correction> {
-        let Reconciled { corrections, undecided } = reconcile(stations, bridge, ports, rows, 101);
+        let side = Side { bridge, ports, rows };
+        let Reconciled { corrections, undecided, .. } = reconcile(stations, side, 101, 110);
         assert!(!undecided);
         corrections
     }
@@ -207,25 +263,49 @@ mod tests {
         let older = FdbEntry { shown_s: 99, ..learned(7) };
         let stations = [(key(1, 10), learned(7)), (key(2, 10), older), (key(3, 10), learned(7))];
         let elsewhere = [row(3, 10, OfPort::Local, FRESH)];
-        let Reconciled { corrections, undecided } =
-            reconcile(&stations, BridgeNo(3), &ports, &elsewhere, 100);
+        let side = Side { bridge: BridgeNo(3), ports: &ports, rows: &elsewhere };
+        let Reconciled { corrections, undecided, .. } = reconcile(&stations, side, 100, 110);
         assert_eq!(corrections, [(key(2, 10), None), (key(3, 10), None)]);
         assert!(undecided);
     }
 
     #[test]
-    fn stations_set_aside_come_back_where_ovs_has_learned_them() {
+    fn stations_out_of_use_come_back_where_ovs_has_learned_them() {
         let ports = [(1, PortNo(7)), (2, PortNo(8))].into();
-        let stations = [1, 2, 3, 4, 5].map(|last| (key(last, 10), learned(7)));
+        let stations = [1, 2, 3, 4, 5].map(|last| (key(last, 10), aside(learned(7))));
+        let in_use = (key(6, 10), learned(7));
         let rows = [
             row(1, 10, OfPort::Number(1), FRESH),
             row(2, 10, OfPort::Number(2), FRESH),
             row(3, 20, OfPort::Number(1), FRESH),
             row(4, 10, OfPort::Local, FRESH),
             row(5, 10, OfPort::Number(1), FdbAge::Static),
+            row(6, 10, OfPort::Number(2), FRESH),
         ];
-        let back = confirmed(&stations, BridgeNo(3), &ports, &rows);
-        assert_eq!(back, [(key(1, 10), [FdbEntry { port: NOWHERE.0, ..learned(7) }, learned(7)])]);
+        let side = Side { bridge: BridgeNo(3), ports: &ports, rows: &rows };
+        let back = confirmed(&[&stations[..], &[in_use]].concat(), side);
+        assert_eq!(
+            back,
+            [(key(1, 10), [aside(learned(7)), learned(7)]), (key(2, 10), [aside(learned(7)), learned(8)])]
+        );
+        assert_eq!(set_aside(&[stations[0], in_use], BridgeNo(3)), [(key(6, 10), Some(aside(learned(7))))]);
+    }
+
+    #[test]
+    fn learned_stations_that_are_missing_are_named_with_their_age_and_out_of_use() {
+        let ports = [(1, PortNo(7))].into();
+        let rows = [
+            row(1, 10, OfPort::Number(1), FdbAge::Seconds(40)),
+            row(2, 10, OfPort::Local, FRESH),
+            row(3, 10, OfPort::Number(1), FRESH),
+        ];
+        let side = Side { bridge: BridgeNo(3), ports: &ports, rows: &rows };
+        let found = reconcile(&[], side, 0, 110);
+        let entry = |shown_s| FdbEntry { port: NOWHERE.0, fixed: false, shown_s };
+        assert_eq!(found.missing, [(key(1, 10), entry(69)), (key(3, 10), entry(108))]);
+        assert!(!found.unconfirmed && found.corrections.is_empty());
+        let found = reconcile(&found.missing, side, 0, 110);
+        assert!(found.unconfirmed && found.missing.is_empty() && found.corrections.is_empty());
     }
 
     #[test]

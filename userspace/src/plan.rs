@@ -8,10 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_core::abi;
 
-use crate::dataplane::{BridgeNo, Installed, InstalledPort, Op, PortNo};
+use crate::dataplane::{BridgeNo, BridgeTimes, Installed, InstalledPort, Op, PortNo};
+
+/// What is to be done, in this order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// Changes of what is installed.
+    pub steps: Vec<Op>,
+    /// Bridges to let switch.
+    pub activate: BTreeMap<BridgeNo, BridgeTimes>,
+}
 
 /// The steps from `installed` to `desired`, over the union of their keys.
-pub fn plan(installed: &Installed, desired: &Installed) -> Vec<Op> {
+pub fn plan(installed: &Installed, desired: &Installed) -> Plan {
     let removed: Vec<PortNo> = installed
         .ports
         .iter()
@@ -43,23 +52,22 @@ pub fn plan(installed: &Installed, desired: &Installed) -> Vec<Op> {
         .map(|(bridge, _)| *bridge)
         .collect();
 
-    let mut ops: Vec<Op> = suspended.iter().map(|bridge| Op::Suspend(*bridge)).collect();
+    let mut steps: Vec<Op> = suspended.iter().map(|bridge| Op::Suspend(*bridge)).collect();
     if !removed.is_empty() || !changed.is_empty() {
-        ops.push(Op::Drain);
+        steps.push(Op::Drain);
     }
     let void = changed.iter().filter(|(_, old, new)| stations_are_void(old, new)).map(|(port, ..)| *port);
     let flushed: BTreeSet<PortNo> = removed.iter().copied().chain(void).collect();
     if !flushed.is_empty() {
-        ops.push(Op::Flush(flushed));
+        steps.push(Op::Flush(flushed));
     }
-    ops.extend(removed.into_iter().map(Op::Remove));
-    ops.extend(placed.into_iter().map(|(port, new)| Op::Install(port, new.clone())));
+    steps.extend(removed.into_iter().map(Op::Remove));
+    steps.extend(placed.into_iter().map(|(port, new)| Op::Install(port, new.clone())));
     let active = desired
         .active
         .iter()
         .filter(|(bridge, times)| suspended.contains(bridge) || installed.active.get(bridge) != Some(times));
-    ops.extend(active.map(|(bridge, times)| Op::Activate(*bridge, *times)));
-    ops
+    Plan { activate: active.map(|(bridge, times)| (*bridge, *times)).collect(), steps }
 }
 
 /// Whether Open vSwitch forgets the stations of a port with this change, and so must we. It does for VLAN settings and
@@ -177,10 +185,15 @@ mod tests {
         }
     }
 
+    fn expect(steps: impl Into<Vec<Op>>, activate: impl IntoIterator<Item = BridgeNo>) -> Plan {
+        let activate = activate.into_iter().map(|bridge| (bridge, TIMES)).collect();
+        Plan { steps: steps.into(), activate }
+    }
+
     #[test]
     fn nothing_to_do_is_no_step() {
         let state = state(&[(0, port(5, 10))], true);
-        assert_eq!(plan(&state, &state), []);
+        assert_eq!(plan(&state, &state), Plan::default());
     }
 
     #[test]
@@ -188,11 +201,7 @@ mod tests {
         let desired = state(&[(0, port(5, 10)), (1, port(6, 10))], true);
         assert_eq!(
             plan(&Installed::default(), &desired),
-            [
-                Op::Install(PortNo(0), port(5, 10)),
-                Op::Install(PortNo(1), port(6, 10)),
-                Op::Activate(B, TIMES)
-            ]
+            expect([Op::Install(PortNo(0), port(5, 10)), Op::Install(PortNo(1), port(6, 10))], [B])
         );
     }
 
@@ -201,13 +210,15 @@ mod tests {
         let (old, new) = (state(&[(0, port(5, 10))], true), state(&[(0, port(5, 20))], true));
         assert_eq!(
             plan(&old, &new),
-            [
-                Op::Suspend(B),
-                Op::Drain,
-                Op::Flush([PortNo(0)].into()),
-                Op::Install(PortNo(0), port(5, 20)),
-                Op::Activate(B, TIMES)
-            ]
+            expect(
+                [
+                    Op::Suspend(B),
+                    Op::Drain,
+                    Op::Flush([PortNo(0)].into()),
+                    Op::Install(PortNo(0), port(5, 20)),
+                ],
+                [B]
+            )
         );
     }
 
@@ -215,7 +226,7 @@ mod tests {
     fn an_mtu_is_changed_without_forgetting_stations() {
         let mut wider = port(5, 10);
         wider.rules.mtu = 9000;
-        let steps = plan(&state(&[(0, port(5, 10))], true), &state(&[(0, wider)], true));
+        let Plan { steps, .. } = plan(&state(&[(0, port(5, 10))], true), &state(&[(0, wider)], true));
         assert!(!steps.iter().any(|op| matches!(op, Op::Flush(_))), "{steps:?}");
     }
 
@@ -226,7 +237,7 @@ mod tests {
         other.rules.flags |= abi::PORT_TC_FOLLOWS | abi::PORT_TC_TARGET | abi::PORT_TAKES_MERGED;
         assert_eq!(
             plan(&state(&[(0, port(5, 10))], true), &state(&[(0, other.clone())], true)),
-            [Op::Suspend(B), Op::Drain, Op::Install(PortNo(0), other), Op::Activate(B, TIMES)]
+            expect([Op::Suspend(B), Op::Drain, Op::Install(PortNo(0), other)], [B])
         );
     }
 
@@ -235,21 +246,26 @@ mod tests {
         let (old, new) = (state(&[(0, port(5, 10))], true), state(&[(0, port(9, 10))], true));
         assert_eq!(
             plan(&old, &new),
-            [
-                Op::Suspend(B),
-                Op::Drain,
-                Op::Flush([PortNo(0)].into()),
-                Op::Remove(PortNo(0)),
-                Op::Install(PortNo(0), port(9, 10)),
-                Op::Activate(B, TIMES)
-            ]
+            expect(
+                [
+                    Op::Suspend(B),
+                    Op::Drain,
+                    Op::Flush([PortNo(0)].into()),
+                    Op::Remove(PortNo(0)),
+                    Op::Install(PortNo(0), port(9, 10)),
+                ],
+                [B]
+            )
         );
     }
 
     #[test]
     fn a_suspended_bridge_that_is_not_desired_active_stays_suspended() {
         let (old, new) = (state(&[(0, port(5, 10))], false), state(&[], false));
-        assert_eq!(plan(&old, &new), [Op::Drain, Op::Flush([PortNo(0)].into()), Op::Remove(PortNo(0))]);
+        assert_eq!(
+            plan(&old, &new),
+            expect([Op::Drain, Op::Flush([PortNo(0)].into()), Op::Remove(PortNo(0))], [])
+        );
     }
 
     #[test]
@@ -258,14 +274,14 @@ mod tests {
         let mut new = state(&[], true);
         new.active.insert(B, BridgeTimes { refresh_s: 3, ageing_s: 15 });
         let times = BridgeTimes { refresh_s: 3, ageing_s: 15 };
-        assert_eq!(plan(&old, &new), [Op::Suspend(B), Op::Activate(B, times)]);
+        assert_eq!(plan(&old, &new), Plan { steps: vec![Op::Suspend(B)], activate: [(B, times)].into() });
     }
 
     #[test]
     fn an_added_port_does_not_disturb_its_bridge() {
         let (old, new) =
             (state(&[(0, port(5, 10))], true), state(&[(0, port(5, 10)), (1, port(6, 10))], true));
-        assert_eq!(plan(&old, &new), [Op::Install(PortNo(1), port(6, 10))]);
+        assert_eq!(plan(&old, &new), expect([Op::Install(PortNo(1), port(6, 10))], []));
     }
 
     #[test]
@@ -278,15 +294,16 @@ mod tests {
         new.active.insert(C, TIMES);
         assert_eq!(
             plan(&old, &new),
-            [
-                Op::Suspend(B),
-                Op::Suspend(C),
-                Op::Drain,
-                Op::Flush([PortNo(0)].into()),
-                Op::Install(PortNo(0), moved),
-                Op::Activate(B, TIMES),
-                Op::Activate(C, TIMES)
-            ]
+            expect(
+                [
+                    Op::Suspend(B),
+                    Op::Suspend(C),
+                    Op::Drain,
+                    Op::Flush([PortNo(0)].into()),
+                    Op::Install(PortNo(0), moved),
+                ],
+                [B, C]
+            )
         );
     }
 

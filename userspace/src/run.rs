@@ -1,5 +1,6 @@
 //! The agent's process: sockets, signals, clocks, and the loop around [`Agent`].
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{info, warn};
 
 use crate::agent::Agent;
+use crate::applied::Watch;
 use crate::config::{self, RunDir};
 use crate::control::{self, Call, Reply, Request};
-use crate::dataplane::{Brake, Kernel, Options};
+use crate::dataplane::{Gate, Kernel, KernelLeases, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::ovsdb::{Endpoint, OvsdbEvent};
 use crate::real_time::real_time;
@@ -70,8 +72,8 @@ pub async fn run(config: Config) -> Result<()> {
     let (events, mut inbox) = mpsc::channel(256);
     let (calls, mut requests) = mpsc::channel(16);
     tokio::spawn(control::serve(listener, calls));
-    let brake = kernel.brake();
-    follow_database(config.ovsdb.clone(), events.clone(), brake.clone())?;
+    let gate = kernel.gate();
+    follow_database(config.ovsdb.clone(), events.clone(), gate.clone())?;
     tokio::spawn(links::watch(events.clone(), Event::Links));
     let mut agent = Agent::new(kernel, config.bridges.clone(), our_program, tcx);
     let mut outside = Outside::new(&config, events);
@@ -114,16 +116,13 @@ pub async fn run(config: Config) -> Result<()> {
         // A new ovs-vswitchd has its pid file before it writes to the database.
         let pid = of_database.then(|| Event::Vswitchd(config::vswitchd_pid(&config.ovs_rundir)));
         if of_database {
-            brake.take_up();
+            gate.acknowledge();
         }
         if matches!(event, Event::Ovsdb(OvsdbEvent::Connected)) {
             outside.database_back = Instant::now();
         }
         for effect in pid.into_iter().chain([event]).flat_map(|event| agent.handle(event, now_s())) {
             outside.carry_out(effect);
-        }
-        if of_database {
-            agent.renew();
         }
     }
 
@@ -152,7 +151,12 @@ pub async fn run(config: Config) -> Result<()> {
 }
 
 /// Reads the database in a thread of its own, which is to be woken before ovs-vswitchd has finished with a change.
-fn follow_database(endpoint: Endpoint, events: mpsc::Sender<Event>, brake: Arc<Brake>) -> Result<()> {
+fn follow_database(
+    endpoint: Endpoint,
+    events: mpsc::Sender<Event>,
+    gate: Arc<Gate<KernelLeases>>,
+) -> Result<()> {
+    let watch = RefCell::new(Watch::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("ovsdb".to_owned());
     thread.spawn(move || {
@@ -161,7 +165,7 @@ fn follow_database(endpoint: Endpoint, events: mpsc::Sender<Event>, brake: Arc<B
             warn!(?error, "no real-time priority (CAP_SYS_NICE) for the thread that reads the database");
         }
         runtime.block_on(ovsdb::run(endpoint, events, move |event| {
-            if let Err(error) = brake.watch(&event) {
+            if let Err(error) = gate.trip(&watch.borrow_mut().affected(&event)) {
                 warn!(%error, "a bridge was not suspended at once");
             }
             Event::Ovsdb(event)
@@ -295,9 +299,9 @@ impl Outside {
         let (unixctl, events) = (self.unixctl.clone(), self.events.clone());
         // The agent ends before its events are all read; a task that cannot send one has nobody to tell.
         match effect {
-            Effect::Probe { bridge, question } => {
+            Effect::Probe { bridge, question, next_turn } => {
                 tokio::spawn(async move {
-                    let answer = probe(&unixctl, &bridge).await.map_err(|error| error.to_string());
+                    let answer = probe(&unixctl, &bridge, next_turn).await.map_err(|error| error.to_string());
                     let _ = events.send(Event::Probed { bridge, question, answer }).await;
                 });
             }
@@ -361,7 +365,11 @@ async fn settle(database: &Endpoint, ovs_rundir: &Path) {
     }
 }
 
-async fn probe(unixctl: &Unixctl, bridge: &str) -> Result<Probe, UnixctlError> {
+async fn probe(unixctl: &Unixctl, bridge: &str, next_turn: bool) -> Result<Probe, UnixctlError> {
+    if next_turn {
+        // It answers this one in some turn of its main loop, and what is asked after that in a later one.
+        unixctl.version().await?;
+    }
     let (version, flow_table, stations) = unixctl.state(bridge).await?;
     Ok(Probe { version, flow_table, stations })
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline::dataplane::{BridgeNo, Dataplane as _, Kernel, Options};
-use trunkline::fdb::{age, reconcile};
+use trunkline::fdb::{Side, age, reconcile};
 use trunkline::unixctl::{FdbAge, FdbRow, OfPort};
 
 use super::VID;
@@ -48,7 +48,8 @@ fn measure(count: u32) -> Result<[f64; 4]> {
     let ours = ours?;
     anyhow::ensure!(ours.len() == count as usize, "{} of {count} stations are there", ours.len());
     let (ageing, (expired, _)) = timed(|| age(&ours, |_| Some(TIMES.ageing_s), now_s()));
-    let (compare, compared) = timed(|| reconcile(&ours, BridgeNo(0), &ports, &rows, now_s()));
+    let side = Side { bridge: BridgeNo(0), ports: &ports, rows: &rows };
+    let (compare, compared) = timed(|| reconcile(&ours, side, now_s(), now_s()));
     anyhow::ensure!(
         expired.is_empty() && compared.corrections.is_empty(),
         "stations that are right were not"

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use trunkline::dataplane::{
-    BridgeNo, BridgeTimes, Dataplane as _, Hooks, InstalledPort, Kernel, LEASE_S, Op, PortNo,
+    BridgeNo, BridgeTimes, Dataplane as _, Hooks, InstalledPort, Kernel, LEASE_S, PortNo,
 };
 use trunkline::desired::{BridgeFacts, World, compile};
 use trunkline::links::{Link, LinkKind, Links, XdpAttachment, XdpFeatures, XdpMode};
@@ -132,7 +132,7 @@ impl FastPath {
         self.tables.fdb.borrow_mut().clear();
         self.tables.outdate_flows();
         if let Some(kernel) = &mut self.kernel {
-            kernel.apply(&Op::Activate(BridgeNo(0), TIMES), now_s()).expect("an active bridge");
+            kernel.activate(BridgeNo(0), "br0", TIMES, now_s()).expect("an active bridge");
             for (place, rules) in (0..).zip(&self.tables.ports) {
                 kernel.overwrite_rules(PortNo(place), rules).expect("the port's rules");
             }
@@ -185,7 +185,7 @@ impl FastPath {
         let ifindex = FIRST_IFINDEX + u32::from(port);
         self.tables.now_s = now_s();
         if let Some(kernel) = &mut self.kernel {
-            kernel.apply(&Op::Activate(BridgeNo(0), TIMES), self.tables.now_s).expect("an active bridge");
+            kernel.renew(self.tables.now_s).expect("an active bridge");
         }
         let outcome = self.switch_once(ifindex, frame)?;
         if let Verdict::Forward { .. } = outcome.verdict {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use trunkline::dataplane::{BridgeNo, PortNo};
-use trunkline::fdb::{NOWHERE, reconcile};
+use trunkline::fdb::{NOWHERE, Side, reconcile};
 use trunkline::unixctl::{FdbAge, OfPort};
 use trunkline_core::{DropReason, FdbKey, Mac, Outcome, PuntReason, Tag, TagOp, Tpid, Verdict, Vid, abi};
 
@@ -241,7 +241,8 @@ impl Trial<'_> {
         let ports =
             (0..self.case.ports.len() as u16).filter(accelerated).map(|port| (port + 1, PortNo(port)));
         let ours = self.fast_path.stations();
-        let corrections = reconcile(&ours, BridgeNo(0), &ports.collect(), &rows, u32::MAX).corrections;
+        let side = Side { bridge: BridgeNo(0), ports: &ports.collect(), rows: &rows };
+        let corrections = reconcile(&ours, side, u32::MAX, 0).corrections;
         let shared = theirs.values().filter(|(port, fixed)| *fixed || accelerated(port)).count();
         if corrections.is_empty() && shared == ours.len() {
             return Ok(());

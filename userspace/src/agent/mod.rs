@@ -27,16 +27,20 @@ use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::links::{Link, LinkEvent, Links};
 use crate::openflow::OpenFlowEvent;
 use crate::ovsdb::OvsdbEvent;
-use crate::plan::{Numbers, plan};
+use crate::plan::{Numbers, Plan, plan};
 use crate::unixctl::{FdbRow, FlowTable};
 
 use offload::Offload;
+use stations::Comparison;
 use watched::{Known, Watched};
 
 /// A port on which a step failed is tried again after so many seconds, or when its device changes.
 const RETRY_S: u32 = 10;
 /// Everything is looked at at least so often, in seconds, although nothing seems to have changed.
 const LOOK_S: u32 = 60;
+
+/// If nothing is heard for so many seconds, not even that one has passed, the process did not run.
+const MISSED_S: u32 = 3;
 
 /// The state of the agent.
 pub struct Agent<D> {
@@ -121,6 +125,7 @@ impl<D: Dataplane> Agent<D> {
 
     /// Takes one event, at a time in seconds of the monotonic clock, and returns what has to be done outside.
     pub fn handle(&mut self, event: Event, now_s: u32) -> Vec<Effect> {
+        let missed = self.has_missed_time(now_s);
         self.now_s = now_s;
         let changed = match event {
             Event::Ovsdb(event) => self.on_ovsdb(event),
@@ -140,26 +145,61 @@ impl<D: Dataplane> Agent<D> {
             }
             Event::Tick(host) => self.on_tick(host),
         };
-        if changed {
+        if changed || missed {
             self.refresh();
         }
         std::mem::take(&mut self.effects)
     }
 
+    /// Whether there was a time in which nothing was heard: the process was stopped, or could not run. What was known before, and
+    /// would have been told in that time, may be out of date.
+    fn has_missed_time(&mut self, now_s: u32) -> bool {
+        let missed = self.now_s != 0 && now_s.saturating_sub(self.now_s) >= MISSED_S;
+        if missed {
+            warn!(seconds = now_s - self.now_s, "nothing was heard for too long: Open vSwitch is asked anew");
+            self.watched.values_mut().for_each(Watched::void);
+        }
+        missed
+    }
+
     /// Gives every port back to Open vSwitch. Tries everything; returns all failures, and what is left to do outside.
     pub fn give_back(&mut self) -> (Vec<DataplaneError>, Vec<Effect>) {
-        let steps = plan(self.dataplane.installed(), &Installed::default());
-        let failures = steps.iter().filter_map(|op| self.dataplane.apply(op, self.now_s).err()).collect();
+        let Plan { steps, .. } = plan(self.dataplane.installed(), &Installed::default());
+        let failures = steps.iter().filter_map(|op| self.dataplane.apply(op).err()).collect();
         self.desired.clear();
         self.switch_offloads();
         (failures, std::mem::take(&mut self.effects))
     }
 
-    /// Prolongs the leases of the active bridges.
-    pub fn renew(&mut self) {
+    /// Extends the leases of the active bridges. Returns whether some have run out, or could not be extended.
+    fn renew(&mut self) -> bool {
         if let Err(error) = self.dataplane.renew(self.now_s) {
-            warn!(%error, "the lease of the fast path was not prolonged");
+            warn!(%error, "the lease of the fast path was not extended");
         }
+        let suspended = self.note_suspensions();
+        for bridge in &suspended {
+            warn!(
+                bridge,
+                "its lease ran out: Open vSwitch has all its frames until its flows and stations are known anew"
+            );
+        }
+        !suspended.is_empty()
+    }
+
+    /// Takes note of the bridges that are suspended meanwhile, and returns their names. What was said of them is to be asked anew,
+    /// unless they are held for a change of VLANs: flows are as they were, and stations are set aside in any case.
+    fn note_suspensions(&mut self) -> Vec<String> {
+        let suspended = self.dataplane.take_suspended();
+        let names = suspended.into_iter().filter_map(|bridge| self.numbers.bridge_name(bridge));
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        for name in &names {
+            if !self.holds_for_vlans(name)
+                && let Some(watched) = self.watched.get_mut(name)
+            {
+                watched.void();
+            }
+        }
+        names
     }
 
     fn on_ovsdb(&mut self, event: OvsdbEvent) -> bool {
@@ -257,17 +297,21 @@ impl<D: Dataplane> Agent<D> {
         true
     }
 
-    /// Gives a bridge its stations back, as far as Open vSwitch has them where they were. Whether the answer changes more.
+    /// Gives a bridge the stations that were out of use, as far as Open vSwitch has them. Whether the answer changes more.
     fn on_confirmed(&mut self, bridge: &str, answer: Result<Probe, String>) -> bool {
         let Some(watched) = self.watched.get_mut(bridge) else { return false };
-        let unconfirmed = watched.known_mut().and_then(|known| known.unconfirmed.take());
-        let (Ok(Probe { version, flow_table, stations }), Some(unconfirmed)) = (answer, unconfirmed) else {
+        let asked_s = watched.known_mut().and_then(|known| known.confirming.take());
+        let (Ok(Probe { version, flow_table, stations }), Some(asked_s)) = (answer, asked_s) else {
             watched.void();
             return true;
         };
         self.ovs_version = Some(version);
-        let restored = self.restore(bridge, &unconfirmed.stations, &stations);
-        let taken = restored.and_then(|()| self.take_stations(bridge, &stations, unconfirmed.asked_s));
+        let taken = match self.confirm(bridge, &stations) {
+            // It begins anew, and so does this.
+            Ok(false) => return true,
+            Ok(true) => self.take_stations(bridge, &stations, asked_s),
+            Err(error) => Err(error),
+        };
         if let Err(error) = taken {
             return self.on_trouble(bridge, &error);
         }
@@ -297,12 +341,17 @@ impl<D: Dataplane> Agent<D> {
     /// Compares the stations of a bridge that switches with Open vSwitch's, which was asked in the second `asked_s`.
     fn take_stations(&mut self, bridge: &str, rows: &[FdbRow], asked_s: u32) -> Result<(), DataplaneError> {
         // The second before the question, as the programs' clock may be behind.
-        let undecided = self.reconcile(bridge, rows, asked_s.saturating_sub(1))?;
-        if let Some(known) = self.watched.get_mut(bridge).and_then(Watched::known_mut) {
+        let Comparison { undecided, unconfirmed } =
+            self.reconcile(bridge, rows, asked_s.saturating_sub(1), asked_s)?;
+        let Some(watched) = self.watched.get_mut(bridge) else { return Ok(()) };
+        if let Some(known) = watched.known_mut() {
             known.note(rows);
             if undecided {
                 known.stats = None;
             }
+        }
+        if unconfirmed {
+            self.effects.extend(watched.confirm(bridge, &mut self.questions, self.now_s));
         }
         Ok(())
     }
@@ -333,7 +382,7 @@ impl<D: Dataplane> Agent<D> {
         let host = HostFacts { vswitchd_pid: self.host.vswitchd_pid, ..host };
         let mut changed = self.unsettled || replaced || host != self.host;
         self.host = host;
-        self.renew();
+        changed |= self.renew();
         let failures = self.failed.len();
         self.failed.retain(|_, failure| failure.retry_s > self.now_s);
         changed |= failures != self.failed.len();

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use tracing::{debug, warn};
-use trunkline_core::{FdbEntry, FdbKey, abi};
+use trunkline_core::abi;
 
 use super::{Agent, Failure, LOOK_S, RETRY_S, Refusal, Watched};
-use crate::dataplane::{BridgeNo, Dataplane, Hooks, Installed, InstalledPort, Op, PortNo};
+use crate::dataplane::{BridgeNo, BridgeTimes, Dataplane, Hooks, Installed, InstalledPort, Op, PortNo};
 use crate::desired::{self, DesiredBridge, DesiredPort, World};
 use crate::event::Effect;
 use crate::ovsdb::Rows;
-use crate::plan::plan;
+use crate::plan::{Plan, plan};
 
 /// What is to become of a bridge at this moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,20 +26,21 @@ impl<D: Dataplane> Agent<D> {
     /// Compiles, compares, and takes the steps in between.
     pub(super) fn refresh(&mut self) {
         let Some(rows) = self.applied.latest().cloned() else { return };
+        self.note_suspensions();
         self.desired = self.compile(&rows);
         self.follow();
         self.void_what_is_in_doubt();
         let mut target = self.target();
-        let mut steps = plan(self.dataplane.installed(), &target);
-        let unasked = self.to_be_asked_first(&steps, &target);
+        let mut next = plan(self.dataplane.installed(), &target);
+        let unasked = self.to_be_asked_first(&next, &target);
         if !unasked.is_empty() {
             unasked.into_iter().for_each(|bridge| self.void(bridge));
             target = self.target();
-            steps = plan(self.dataplane.installed(), &target);
+            next = plan(self.dataplane.installed(), &target);
         }
-        self.carry_out(&steps);
+        self.carry_out(&next);
         self.look_s = self.now_s + LOOK_S;
-        self.unsettled = !steps.is_empty();
+        self.unsettled = next != Plan::default();
         self.numbers.retain(self.dataplane.installed());
         self.switch_offloads();
         self.ask();
@@ -92,7 +93,7 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// The bridges that these steps would let switch, or go on to switch, without having been asked for what they need.
-    fn to_be_asked_first(&self, steps: &[Op], target: &Installed) -> BTreeSet<BridgeNo> {
+    fn to_be_asked_first(&self, plan: &Plan, target: &Installed) -> BTreeSet<BridgeNo> {
         let ports = &self.dataplane.installed().ports;
         let unasked = |op: &Op| match op {
             // One that has to be suspended for a change switches again only after it has been asked anew.
@@ -107,15 +108,15 @@ impl<D: Dataplane> Agent<D> {
                 let bridge = BridgeNo(new.rules.bridge);
                 (!ports.get(place).is_some_and(same) && self.switches_unasked(bridge)).then_some(bridge)
             }
-            // Whether Open vSwitch forgets an operator's entry with such a change is not certain.
-            Op::Activate(bridge, _) => {
-                let watched = self.numbers.bridge_name(*bridge).and_then(|name| self.watched.get(name));
-                let ask = watched.is_some_and(|watched| watched.asks_first(self.now_s));
-                (ask && self.switches_unasked(*bridge)).then_some(*bridge)
-            }
             Op::Drain | Op::Flush(_) => None,
         };
-        steps.iter().filter_map(unasked).collect()
+        // Whether Open vSwitch forgets an operator's entry with such a change is not certain.
+        let asks_first = |bridge: &BridgeNo| {
+            let watched = self.numbers.bridge_name(*bridge).and_then(|name| self.watched.get(name));
+            watched.is_some_and(|watched| watched.asks_first(self.now_s)) && self.switches_unasked(*bridge)
+        };
+        let activated = plan.activate.keys().copied().filter(asks_first);
+        plan.steps.iter().filter_map(unasked).chain(activated).collect()
     }
 
     /// Whether a suspended bridge would switch again by an answer that it has switched by before.
@@ -219,10 +220,9 @@ impl<D: Dataplane> Agent<D> {
 
     /// Takes the steps. If one fails that makes a change safe or is part of one, no bridge begins to switch: the rest
     /// is planned again.
-    pub(super) fn carry_out(&mut self, steps: &[Op]) {
+    pub(super) fn carry_out(&mut self, plan: &Plan) {
         let mut incomplete: Option<String> = None;
-        let drained = steps.contains(&Op::Drain);
-        for op in steps {
+        for op in &plan.steps {
             match op {
                 Op::Suspend(bridge) => {
                     let name = self.numbers.bridge_name(*bridge);
@@ -230,36 +230,35 @@ impl<D: Dataplane> Agent<D> {
                         self.void(*bridge);
                     }
                 }
-                Op::Activate(bridge, _) => {
-                    if let Some(cause) = &incomplete {
-                        self.postpone(*bridge, cause);
-                        continue;
-                    }
-                }
                 Op::Install(..) | Op::Remove(_) if incomplete.is_some() => continue,
                 _ => {}
             }
-            let Err(cause) = self.step(op, drained) else { continue };
+            let Err(cause) = self.step(op) else { continue };
             match op {
-                Op::Activate(bridge, _) => self.postpone(*bridge, &cause),
                 Op::Suspend(_) | Op::Drain | Op::Flush(_) => incomplete = Some(cause),
                 Op::Install(port, _) if self.dataplane.installed().ports.contains_key(port) => {
                     incomplete = Some(cause);
                 }
-                // What could not be added is not in the way.
+                // What could not be added is not in the next.
                 Op::Install(..) | Op::Remove(_) => {}
+            }
+        }
+        for (bridge, times) in &plan.activate {
+            let activated = match &incomplete {
+                Some(cause) => Err(cause.clone()),
+                None => self.activate(*bridge, *times),
+            };
+            if let Err(cause) = activated {
+                self.postpone(*bridge, &cause);
             }
         }
     }
 
-    fn step(&mut self, op: &Op, drained: bool) -> Result<(), String> {
+    fn step(&mut self, op: &Op) -> Result<(), String> {
         debug!(?op, "step");
-        let aside = if let Op::Activate(bridge, _) = op { self.prepare(*bridge, drained)? } else { None };
-        let done = self.dataplane.apply(op, self.now_s);
+        let done = self.dataplane.apply(op);
         if let Err(error) = &done {
             warn!(%error, "Open vSwitch keeps what this was about");
-        } else if let (Op::Activate(bridge, _), Some(stations)) = (op, aside) {
-            self.have_confirmed(*bridge, stations);
         }
         if let Op::Install(place, port) = op
             && let Some(link) = self.links.get(&port.ifindex)
@@ -281,32 +280,29 @@ impl<D: Dataplane> Agent<D> {
         done.map_err(|error| error.to_string())
     }
 
-    /// Before a bridge switches, no station may be in use that is not in Open vSwitch's table on the same port, and since
-    /// Open vSwitch was last asked it may have moved. Returns the stations that are to be confirmed.
-    fn prepare(
-        &mut self,
-        bridge: BridgeNo,
-        drained: bool,
-    ) -> Result<Option<Vec<(FdbKey, FdbEntry)>>, String> {
-        let Some(name) = self.numbers.bridge_name(bridge).map(str::to_owned) else { return Ok(None) };
+    /// Lets a bridge switch, and has its stations confirmed. If the database has news of it that the agent has yet to hear, nothing
+    /// happens: it is planned again with these, or a second later.
+    fn activate(&mut self, bridge: BridgeNo, times: BridgeTimes) -> Result<(), String> {
+        debug!(?bridge, ?times, "activate");
+        let Some(name) = self.numbers.bridge_name(bridge).map(str::to_owned) else { return Ok(()) };
         let known = self.watched.get_mut(&name).and_then(|watched| watched.known_mut());
-        let asked = known.ok_or("it is to be asked again")?.stations.take();
-        // A program that ran when the bridge was suspended may be about to enter a station.
-        if !drained {
-            self.dataplane.apply(&Op::Drain, self.now_s).map_err(|error| error.to_string())?;
+        let rows = known.ok_or("it is to be asked again")?.stations.take();
+        let reconciled = match &rows {
+            Some(rows) => self.reconcile(&name, rows, u32::MAX, self.now_s).map(drop),
+            None => Ok(()),
+        };
+        let activated = reconciled.and_then(|()| self.dataplane.activate(bridge, &name, times, self.now_s));
+        let activated = activated.map_err(|error| {
+            warn!(%error, bridge = name, "Open vSwitch has all frames of the bridge");
+            error.to_string()
+        })?;
+        let Some(watched) = self.watched.get_mut(&name) else { return Ok(()) };
+        if activated {
+            self.effects.extend(watched.confirm(&name, &mut self.questions, self.now_s));
+        } else if let Some(known) = watched.known_mut() {
+            known.stations = rows;
         }
-        if let Some(rows) = &asked {
-            self.reconcile(&name, rows, u32::MAX).map_err(|error| error.to_string())?;
-        }
-        let aside = self.set_aside(bridge).map_err(|error| error.to_string())?;
-        Ok((asked.is_none() || !aside.is_empty()).then_some(aside))
-    }
-
-    fn have_confirmed(&mut self, bridge: BridgeNo, stations: Vec<(FdbKey, FdbEntry)>) {
-        let Some(name) = self.numbers.bridge_name(bridge) else { return };
-        if let Some(watched) = self.watched.get_mut(name) {
-            self.effects.extend(watched.confirm(name, &mut self.questions, self.now_s, stations));
-        }
+        Ok(())
     }
 
     /// The bridge is asked again, in a moment.

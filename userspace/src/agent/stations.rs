@@ -3,61 +3,59 @@
 use std::collections::BTreeMap;
 
 use tracing::{debug, warn};
-use trunkline_core::{FdbEntry, FdbKey};
 
 use super::Agent;
-use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, PortNo};
+use crate::dataplane::{Dataplane, DataplaneError, PortNo};
 use crate::desired::DesiredPort;
-use crate::fdb::{self, Reconciled};
+use crate::fdb::{self, Reconciled, Side};
 use crate::unixctl::FdbRow;
 
 /// The table of stations is swept for expired ones so often, and compared as a whole, in seconds.
 pub(super) const SWEEP_S: u32 = 10;
 
+/// What a comparison of stations leaves to be asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Comparison {
+    /// Some may be too new to Open vSwitch.
+    pub(super) undecided: bool,
+    /// Some are out of use, and Open vSwitch has them.
+    pub(super) unconfirmed: bool,
+}
+
 impl<D: Dataplane> Agent<D> {
-    /// Compares our stations of a bridge with Open vSwitch's and corrects ours, but for those shown to it `since_s`.
-    /// Returns whether any of those differ.
+    /// Compares our stations of a bridge with those that Open vSwitch had in the second `asked_s`, corrects ours but for those
+    /// shown to it `since_s`, and enters those that are missing, out of use.
     pub(super) fn reconcile(
         &mut self,
         bridge: &str,
         rows: &[FdbRow],
         since_s: u32,
-    ) -> Result<bool, DataplaneError> {
-        let Some(number) = self.numbers.known_bridge(bridge) else { return Ok(false) };
-        let ports = self.ports_by_ofport(bridge);
-        let Reconciled { corrections, undecided } =
-            fdb::reconcile(&self.dataplane.stations()?, number, &ports, rows, since_s);
+        asked_s: u32,
+    ) -> Result<Comparison, DataplaneError> {
+        let Some(number) = self.numbers.known_bridge(bridge) else { return Ok(Comparison::default()) };
+        let side = Side { bridge: number, ports: &self.ports_by_ofport(bridge), rows };
+        let Reconciled { corrections, missing, unconfirmed, undecided } =
+            fdb::reconcile(&self.dataplane.stations()?, side, since_s, asked_s);
         for (key, entry) in &corrections {
             debug!(bridge, vlan = key.vid.get(), mac = %key.mac, ?entry, "station corrected");
         }
         if !corrections.is_empty() {
             self.dataplane.set_stations(&corrections)?;
         }
-        Ok(undecided)
+        let added = if missing.is_empty() { 0 } else { self.dataplane.add_stations(&missing)? };
+        if added > 0 {
+            debug!(bridge, added, "stations of Open vSwitch's entered, to be confirmed");
+        }
+        Ok(Comparison { undecided, unconfirmed: unconfirmed || added > 0 })
     }
 
-    /// Takes the learned stations of a suspended bridge out of use, for a bridge that is about to switch. Returns them as
-    /// they were.
-    pub(super) fn set_aside(&mut self, bridge: BridgeNo) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
-        let mut stations = self.dataplane.stations()?;
-        stations.retain(|(key, entry)| {
-            key.bridge == bridge.0 && !entry.fixed && PortNo(entry.port) != fdb::NOWHERE
-        });
-        let aside = stations.iter().map(|(key, entry)| (*key, Some(fdb::aside(*entry))));
-        self.dataplane.set_stations(&aside.collect::<Vec<_>>())?;
-        Ok(stations)
-    }
-
-    /// Puts those of them back that Open vSwitch has where they were, and that have sent nothing since.
-    pub(super) fn restore(
-        &mut self,
-        bridge: &str,
-        stations: &[(FdbKey, FdbEntry)],
-        rows: &[FdbRow],
-    ) -> Result<(), DataplaneError> {
-        let Some(number) = self.numbers.known_bridge(bridge) else { return Ok(()) };
-        let confirmed = fdb::confirmed(stations, number, &self.ports_by_ofport(bridge), rows);
-        self.dataplane.replace_stations(&confirmed)
+    /// Puts the stations out of use back that Open vSwitch has, and that no program has seen since. Returns false if the bridge is
+    /// suspended.
+    pub(super) fn confirm(&mut self, bridge: &str, rows: &[FdbRow]) -> Result<bool, DataplaneError> {
+        let Some(number) = self.numbers.known_bridge(bridge) else { return Ok(false) };
+        let side = Side { bridge: number, ports: &self.ports_by_ofport(bridge), rows };
+        let confirmed = fdb::confirmed(&self.dataplane.stations()?, side);
+        self.dataplane.confirm(number, &confirmed)
     }
 
     fn ports_by_ofport(&self, bridge: &str) -> BTreeMap<u16, PortNo> {

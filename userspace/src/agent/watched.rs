@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use trunkline_core::{FdbEntry, FdbKey};
-
 use super::stations::SWEEP_S;
 use crate::desired::BridgeFacts;
 use crate::event::{Effect, Probe};
@@ -47,8 +45,8 @@ pub(super) struct Known {
     pub(super) flow_table: FlowTable,
     /// The stations in the answer, until they have been compared with ours and the bridge switches.
     pub(super) stations: Option<Vec<FdbRow>>,
-    /// What is to be confirmed by the answer to a question that was asked since the bridge switches.
-    pub(super) unconfirmed: Option<Unconfirmed>,
+    /// The second in which it was asked to confirm stations that are out of use.
+    pub(super) confirming: Option<u32>,
     /// Whether there was an operator's entry when the stations were last told.
     pub(super) has_static: bool,
     pub(super) stats: Option<FdbStats>,
@@ -56,15 +54,6 @@ pub(super) struct Known {
     pub(super) polling: Option<u32>,
     flows_s: u32,
     compared_s: u32,
-}
-
-/// Stations that a bridge knew when it began to switch, and may not use before Open vSwitch has confirmed them.
-#[derive(Debug)]
-pub(super) struct Unconfirmed {
-    /// The second of the question.
-    pub(super) asked_s: u32,
-    /// With their entries as they were.
-    pub(super) stations: Vec<(FdbKey, FdbEntry)>,
 }
 
 impl Known {
@@ -114,21 +103,21 @@ impl Watched {
         self.asked = (now_s, asked + 1);
         *questions += 1;
         self.inquiry = Inquiry::Asked(*questions);
-        Some(Effect::Probe { bridge: bridge.to_owned(), question: *questions })
+        Some(Effect::Probe { bridge: bridge.to_owned(), question: *questions, next_turn: false })
     }
 
     pub(super) fn is_asked(&self, question: u64) -> bool {
         matches!(self.inquiry, Inquiry::Asked(asked) if asked == question)
     }
 
-    /// Whether this is the question that confirms what the bridge began to switch with.
+    /// Whether this is the question that confirms stations.
     pub(super) fn is_confirming(&self, question: u64) -> bool {
-        matches!(&self.inquiry, Inquiry::Known(known) if known.question == question && known.unconfirmed.is_some())
+        matches!(&self.inquiry, Inquiry::Known(known) if known.question == question && known.confirming.is_some())
     }
 
     /// Whether the bridge lacks stations until they are confirmed.
     pub(super) fn is_unconfirmed(&self) -> bool {
-        matches!(&self.inquiry, Inquiry::Known(known) if known.unconfirmed.is_some())
+        matches!(&self.inquiry, Inquiry::Known(known) if known.confirming.is_some())
     }
 
     /// Whether the answer is one that the bridge has switched by.
@@ -146,26 +135,17 @@ impl Watched {
         if self.asked.0 == now_s { self.asked.1 } else { 0 }
     }
 
-    /// The bridge switches now: asks for these stations to be confirmed. Answers to what was asked before count for
-    /// nothing.
-    pub(super) fn confirm(
-        &mut self,
-        bridge: &str,
-        questions: &mut u64,
-        now_s: u32,
-        mut stations: Vec<(FdbKey, FdbEntry)>,
-    ) -> Option<Effect> {
+    /// Asks for stations out of use to be confirmed by a bridge that switches. Answers to what was asked before count for nothing.
+    pub(super) fn confirm(&mut self, bridge: &str, questions: &mut u64, now_s: u32) -> Option<Effect> {
         let asked = self.questions_in(now_s);
         let known = self.known_mut()?;
-        // Some may not have been confirmed when the bridge was suspended again.
-        stations.extend(known.unconfirmed.take().into_iter().flat_map(|unconfirmed| unconfirmed.stations));
         *questions += 1;
         known.question = *questions;
-        known.unconfirmed = Some(Unconfirmed { asked_s: now_s, stations });
+        known.confirming = Some(now_s);
         (known.polling, known.stats) = (None, None);
         (known.flows_s, known.compared_s) = (now_s, now_s);
         self.asked = (now_s, asked + 1);
-        Some(Effect::Probe { bridge: bridge.to_owned(), question: *questions })
+        Some(Effect::Probe { bridge: bridge.to_owned(), question: *questions, next_turn: true })
     }
 
     pub(super) fn answered(&mut self, question: u64, probe: Probe, now_s: u32) {
@@ -175,7 +155,7 @@ impl Watched {
             question,
             flow_table,
             has_static: has_static(&stations),
-            unconfirmed: None,
+            confirming: None,
             stations: Some(stations),
             stats: None,
             polling: None,
@@ -198,7 +178,7 @@ impl Watched {
 
     /// The question for what has changed, unless it is out already.
     pub(super) fn poll(&mut self, bridge: &str, now_s: u32) -> Option<Effect> {
-        let due = |known: &&mut Known| known.polling.is_none() && known.unconfirmed.is_none();
+        let due = |known: &&mut Known| known.polling.is_none() && known.confirming.is_none();
         let known = self.known_mut().filter(due)?;
         known.polling = Some(now_s);
         let flows = now_s >= known.flows_s + FLOWS_S;

@@ -3,7 +3,7 @@
 //! Links are not pinned: when the agent ends, however it ends, the kernel takes the programs off the ports and Open
 //! vSwitch has them back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aya::{
@@ -19,12 +19,13 @@ use trunkline_core::{FdbEntry, FdbKey, Hook, Ticks, Tpid, abi};
 use super::attached::{Attached, has_tcx, tc, xdp};
 use super::drain::Drain;
 use super::{
-    Brake, BridgeNo, BridgeTimes, Dataplane, DataplaneError, Hooks, Installed, InstalledPort, LEASE_S, Op,
-    PortNo,
+    BridgeNo, BridgeTimes, Dataplane, DataplaneError, Gate, Hooks, Installed, InstalledPort, Op, PortNo,
+    lease_maps::KernelLeases,
     mapping::{CounterMemory, StationMemory},
     pod::Raw,
     stations::Stations,
 };
+use crate::fdb;
 
 /// The BPF object, built by `cargo xtask build-ebpf` and checked by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRUNKLINE_EBPF_OBJECT"));
@@ -64,7 +65,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     slots: Array<MapData, Raw<abi::Slot>>,
     ports: Array<MapData, Raw<abi::Port>>,
-    brake: Arc<Brake>,
+    gate: Arc<Gate<KernelLeases>>,
     stations: Stations,
     learned: Array<MapData, u32>,
     recounts: Vec<Recount>,
@@ -83,6 +84,7 @@ pub(super) const PROGRAM: &str = "trunkline_xdp";
 pub(super) const TC_PROGRAM: &str = "trunkline_tc";
 const TRACE_PROGRAM: &str = "trunkline_trace";
 const TC_TRACE_PROGRAM: &str = "trunkline_tc_trace";
+const RENEW_PROGRAM: &str = "trunkline_renew";
 /// The map of the programs' one variable.
 const GENERATION: &str = ".bss";
 /// Flows are outdated at least so often, in seconds, though nothing has changed: one has the low half of its time only, which
@@ -122,7 +124,7 @@ impl Kernel {
             .override_global("TRUNKLINE_FLOWS", &flow_lines, true)
             .load(OBJECT)
             .map_err(|error| LoadError::Load(explain(&error)))?;
-        for program in [PROGRAM, TRACE_PROGRAM] {
+        for program in [PROGRAM, TRACE_PROGRAM, RENEW_PROGRAM] {
             let xdp = xdp(&mut ebpf, program)?;
             xdp.load().map_err(|error| LoadError::Load(explain(&error)))?;
         }
@@ -134,7 +136,10 @@ impl Kernel {
         Ok(Self {
             slots: map(&mut ebpf, "SLOTS")?,
             ports: map(&mut ebpf, "PORTS")?,
-            brake: Arc::new(Brake::new(map(&mut ebpf, "BRIDGES")?, map(&mut ebpf, GENERATION)?)),
+            gate: Arc::new(Gate::new(KernelLeases::new(
+                map(&mut ebpf, "BRIDGES")?,
+                map(&mut ebpf, GENERATION)?,
+            ))),
             stations: stations(&mut ebpf, shape)?,
             learned: map(&mut ebpf, "LEARNED")?,
             recounts: vec![Recount::default(); abi::MAX_PORTS as usize],
@@ -150,9 +155,9 @@ impl Kernel {
         })
     }
 
-    /// The brake, for the thread that reads the database.
-    pub fn brake(&self) -> Arc<Brake> {
-        self.brake.clone()
+    /// Who may let a bridge switch, for the thread that reads the database.
+    pub fn gate(&self) -> Arc<Gate<KernelLeases>> {
+        self.gate.clone()
     }
 
     /// Whether the programs' clock is the agent's.
@@ -289,15 +294,15 @@ impl Kernel {
         results.into_iter().collect()
     }
 
-    fn carry_out(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
+    fn carry_out(&mut self, op: &Op) -> Result<(), DataplaneError> {
         match op {
             Op::Suspend(bridge) => {
-                self.write_lease(*bridge, 0, BridgeTimes { refresh_s: 0, ageing_s: 0 })?;
+                self.gate.suspend(*bridge)?;
                 self.installed.active.remove(bridge);
                 Ok(())
             }
             Op::Drain => {
-                self.drain.wait();
+                self.await_programs();
                 Ok(())
             }
             Op::Remove(port) => self.remove(*port),
@@ -306,18 +311,18 @@ impl Kernel {
                 ports.iter().try_for_each(|port| self.recount(*port, 0))
             }
             Op::Install(port, new) => self.install(*port, new),
-            Op::Activate(bridge, times) => {
-                self.write_lease(*bridge, now_s + LEASE_S, *times)?;
-                self.installed.active.insert(*bridge, *times);
-                Ok(())
-            }
         }
     }
 
+    /// Returns when every program has ended that may have read a table before.
+    fn await_programs(&mut self) {
+        let suspended = self.gate.to_be_drained();
+        self.drain.wait();
+        self.gate.drained(&suspended);
+    }
+
     fn outdate_flows(&self) -> Result<(), DataplaneError> {
-        self.brake
-            .outdate_flows()
-            .map_err(|e| DataplaneError::new("outdate", "what the programs remember", &e))
+        self.gate.invalidate_flows()
     }
 
     /// What the program of one hook would do with this frame on this device, and the frame as it would leave.
@@ -352,19 +357,6 @@ impl Kernel {
         }
         Ok((answer, sent))
     }
-
-    fn write_lease(
-        &mut self,
-        bridge: BridgeNo,
-        lease_s: u32,
-        times: BridgeTimes,
-    ) -> Result<(), DataplaneError> {
-        let BridgeTimes { refresh_s, ageing_s } = times;
-        let value = abi::Bridge { lease_s, refresh_s, ageing_s, reserved: 0 };
-        self.brake
-            .write(bridge, value)
-            .map_err(|e| DataplaneError::new("write the lease of", format!("bridge {}", bridge.0), &e))
-    }
 }
 
 impl Dataplane for Kernel {
@@ -372,10 +364,48 @@ impl Dataplane for Kernel {
         &self.installed
     }
 
-    fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
-        let result = self.carry_out(op, now_s);
+    fn apply(&mut self, op: &Op) -> Result<(), DataplaneError> {
+        let result = self.carry_out(op);
         // Also after a failure, which may have changed something.
         result.and(self.outdate_flows())
+    }
+
+    fn activate(
+        &mut self,
+        bridge: BridgeNo,
+        name: &str,
+        times: BridgeTimes,
+        now_s: u32,
+    ) -> Result<bool, DataplaneError> {
+        self.gate.suspend(bridge)?;
+        self.installed.active.remove(&bridge);
+        if !self.gate.may_activate(name, now_s) {
+            return Ok(false);
+        }
+        // A program that ran when the bridge was suspended may be about to enter a station.
+        if !self.gate.is_drained(bridge) {
+            self.await_programs();
+        }
+        self.set_stations(&fdb::set_aside(&self.stations.all(), bridge))?;
+        let active = self.gate.activate(bridge, name, times, now_s)?;
+        if active {
+            self.installed.active.insert(bridge, times);
+        }
+        self.outdate_flows().map(|()| active)
+    }
+
+    fn confirm(
+        &mut self,
+        bridge: BridgeNo,
+        stations: &[(FdbKey, [FdbEntry; 2])],
+    ) -> Result<bool, DataplaneError> {
+        if !self.gate.confirm(bridge) {
+            return Ok(false);
+        }
+        for (key, [expected, entry]) in stations {
+            self.stations.replace(key, *expected, *entry);
+        }
+        self.outdate_flows().map(|()| true)
     }
 
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
@@ -385,10 +415,22 @@ impl Dataplane for Kernel {
             self.outdated_s = now_s;
             outdated = self.outdate_flows();
         }
-        let active = self.installed.active.clone();
-        // One that fails is no reason to let the others run out.
-        let renew = |(bridge, times)| self.write_lease(bridge, now_s + LEASE_S, times);
-        active.into_iter().map(renew).fold(outdated, Result::and)
+        let program =
+            xdp(&mut self.ebpf, RENEW_PROGRAM).map_err(|e| DataplaneError::new("renew", "leases", &e))?;
+        let renewed = self.gate.renew(now_s, |_, until_s| {
+            let question = abi::Renewal { until_s, reserved: [0; 3] };
+            let options =
+                TestRunOptions { data_in: Some(bytemuck::bytes_of(&question)), ..TestRunOptions::new() };
+            let run: Result<TestRunResult, _> = program.test_run(options);
+            run.map(drop).map_err(|e| DataplaneError::new("renew", "leases", &e))
+        });
+        outdated.and(renewed)
+    }
+
+    fn take_suspended(&mut self) -> BTreeSet<BridgeNo> {
+        let suspended = self.gate.suspended(self.installed.active.keys().copied());
+        self.installed.active.retain(|bridge, _| !suspended.contains(bridge));
+        suspended
     }
 
     fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
@@ -411,11 +453,8 @@ impl Dataplane for Kernel {
         result.and(self.outdate_flows())
     }
 
-    fn replace_stations(&mut self, changes: &[(FdbKey, [FdbEntry; 2])]) -> Result<(), DataplaneError> {
-        for (key, [expected, entry]) in changes {
-            self.stations.replace(key, *expected, *entry);
-        }
-        self.outdate_flows()
+    fn add_stations(&mut self, stations: &[(FdbKey, FdbEntry)]) -> Result<usize, DataplaneError> {
+        Ok(stations.iter().take_while(|(key, entry)| self.stations.add(key, *entry)).count())
     }
 
     fn recount(&mut self, port: PortNo, stations: u32) -> Result<(), DataplaneError> {

@@ -1,25 +1,83 @@
 //! A dataplane in memory, for tests of the agent: they look at its state, not at calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytemuck::Zeroable as _;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
-use super::{BridgeNo, Dataplane, DataplaneError, Installed, InstalledPort, LEASE_S, Op, PortNo};
+use super::{
+    BridgeNo, BridgeTimes, Dataplane, DataplaneError, Gate, Installed, InstalledPort, Op, PortNo,
+    lease::LeaseTable,
+};
+use crate::fdb;
 
 /// State that the kernel would have.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Memory {
     /// What is installed.
     pub installed: Installed,
     /// Stations.
     pub stations: BTreeMap<FdbKey, FdbEntry>,
-    /// Until when each active bridge may switch, in seconds.
-    pub leases: BTreeMap<BridgeNo, u32>,
+    gate: Arc<Gate<MemoryLeases>>,
     /// Devices on which attaching fails, as if they had just vanished.
     pub vanished: BTreeSet<u32>,
     /// Devices that take no XDP program.
     pub without_xdp: BTreeSet<u32>,
+}
+
+/// Until when each bridge may switch, in seconds, for those that may.
+#[derive(Default, Debug)]
+pub struct MemoryLeases(BTreeMap<BridgeNo, u32>);
+
+impl LeaseTable for MemoryLeases {
+    fn write(&mut self, bridge: BridgeNo, value: abi::Bridge) -> Result<(), DataplaneError> {
+        match value.lease_s {
+            0 => drop(self.0.remove(&bridge)),
+            lease_s => drop(self.0.insert(bridge, lease_s)),
+        }
+        Ok(())
+    }
+
+    fn lease_s(&self, bridge: BridgeNo) -> Result<u32, DataplaneError> {
+        Ok(self.0.get(&bridge).copied().unwrap_or(0))
+    }
+
+    fn invalidate_flows(&mut self) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            installed: Installed::default(),
+            stations: BTreeMap::new(),
+            gate: Arc::new(Gate::new(MemoryLeases::default())),
+            vanished: BTreeSet::new(),
+            without_xdp: BTreeSet::new(),
+        }
+    }
+}
+
+impl Memory {
+    /// Who may let a bridge switch, for whoever plays the thread that reads the database.
+    pub fn gate(&self) -> Arc<Gate<MemoryLeases>> {
+        self.gate.clone()
+    }
+
+    /// The bridges that programs would let switch at `now_s`, and until when.
+    #[cfg(test)]
+    pub(crate) fn leases(&self, now_s: u32) -> BTreeMap<BridgeNo, u32> {
+        let mut leases = self.gate.table(|table| table.0.clone());
+        leases.retain(|_, lease_s| *lease_s > now_s);
+        leases
+    }
+
+    /// Whether programs would let a bridge switch, whatever the time.
+    fn may_switch(&self, bridge: u16) -> bool {
+        self.gate.suspended([BridgeNo(bridge)]).is_empty()
+    }
 }
 
 impl Dataplane for Memory {
@@ -27,50 +85,85 @@ impl Dataplane for Memory {
         &self.installed
     }
 
-    fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError> {
-        let Self { installed, stations, leases, vanished, without_xdp } = self;
+    fn apply(&mut self, op: &Op) -> Result<(), DataplaneError> {
         match op {
             Op::Suspend(bridge) => {
-                installed.active.remove(bridge);
-                leases.remove(bridge);
+                self.gate.suspend(*bridge)?;
+                self.installed.active.remove(bridge);
             }
-            Op::Drain => {}
+            Op::Drain => self.gate.drained(&self.gate.to_be_drained()),
             Op::Remove(port) => {
-                if let Some(old) = installed.ports.remove(port) {
-                    let bridge = BridgeNo(old.rules.bridge);
-                    assert!(!installed.active.contains_key(&bridge), "{op:?} on an active bridge");
+                if let Some(old) = self.installed.ports.remove(port) {
+                    assert!(!self.may_switch(old.rules.bridge), "{op:?} on an active bridge");
                 }
             }
-            Op::Flush(ports) => stations.retain(|_, entry| !ports.contains(&PortNo(entry.port))),
+            Op::Flush(ports) => self.stations.retain(|_, entry| !ports.contains(&PortNo(entry.port))),
             Op::Install(port, new) => {
-                let refused = new.hooks.xdp() && without_xdp.contains(&new.ifindex);
-                if refused || vanished.contains(&new.ifindex) {
+                let refused = new.hooks.xdp() && self.without_xdp.contains(&new.ifindex);
+                if refused || self.vanished.contains(&new.ifindex) {
                     let cause = std::io::Error::from_raw_os_error(19);
                     return Err(DataplaneError::new("attach to", &new.device, &cause));
                 }
-                if let Some(old) = installed.ports.get(port) {
-                    let active =
-                        |port: &InstalledPort| installed.active.contains_key(&BridgeNo(port.rules.bridge));
+                if let Some(old) = self.installed.ports.get(port) {
+                    let active = |port: &InstalledPort| self.may_switch(port.rules.bridge);
                     assert!(!active(old) && !active(new), "{op:?} on an active bridge");
                     assert_eq!(old.ifindex, new.ifindex, "{op:?} without removing the other device");
                 }
-                assert!(
-                    stations.values().all(|entry| entry.port != port.0 || installed.ports.contains_key(port)),
-                    "{op:?} in a place with stations of another"
-                );
-                installed.ports.insert(*port, new.clone());
-            }
-            Op::Activate(bridge, times) => {
-                installed.active.insert(*bridge, *times);
-                leases.insert(*bridge, now_s + LEASE_S);
+                let empty = self.stations.values().all(|entry| entry.port != port.0);
+                let known = self.installed.ports.contains_key(port);
+                assert!(empty || known, "{op:?} in a place with stations of another");
+                self.installed.ports.insert(*port, new.clone());
             }
         }
         Ok(())
     }
 
+    fn activate(
+        &mut self,
+        bridge: BridgeNo,
+        name: &str,
+        times: BridgeTimes,
+        now_s: u32,
+    ) -> Result<bool, DataplaneError> {
+        self.apply(&Op::Suspend(bridge))?;
+        self.apply(&Op::Drain)?;
+        assert!(self.gate.is_drained(bridge));
+        self.set_stations(&fdb::set_aside(&self.stations()?, bridge))?;
+        let active = self.gate.activate(bridge, name, times, now_s)?;
+        if active {
+            self.installed.active.insert(bridge, times);
+        }
+        Ok(active)
+    }
+
+    fn confirm(
+        &mut self,
+        bridge: BridgeNo,
+        stations: &[(FdbKey, [FdbEntry; 2])],
+    ) -> Result<bool, DataplaneError> {
+        if !self.gate.confirm(bridge) {
+            return Ok(false);
+        }
+        for (key, [expected, entry]) in stations {
+            if let Some(known) = self.stations.get_mut(key).filter(|known| *known == expected) {
+                *known = *entry;
+            }
+        }
+        Ok(true)
+    }
+
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
-        self.leases.values_mut().for_each(|lease_s| *lease_s = now_s + LEASE_S);
-        Ok(())
+        self.gate.renew(now_s, |table, until_s| {
+            table.0.retain(|_, lease_s| *lease_s > now_s);
+            table.0.values_mut().for_each(|lease_s| *lease_s = until_s.max(*lease_s));
+            Ok(())
+        })
+    }
+
+    fn take_suspended(&mut self) -> BTreeSet<BridgeNo> {
+        let suspended = self.gate.suspended(self.installed.active.keys().copied());
+        self.installed.active.retain(|bridge, _| !suspended.contains(bridge));
+        suspended
     }
 
     fn stations(&self) -> Result<Vec<(FdbKey, FdbEntry)>, DataplaneError> {
@@ -87,13 +180,11 @@ impl Dataplane for Memory {
         Ok(())
     }
 
-    fn replace_stations(&mut self, changes: &[(FdbKey, [FdbEntry; 2])]) -> Result<(), DataplaneError> {
-        for (key, [expected, entry]) in changes {
-            if let Some(known) = self.stations.get_mut(key).filter(|known| *known == expected) {
-                *known = *entry;
-            }
+    fn add_stations(&mut self, stations: &[(FdbKey, FdbEntry)]) -> Result<usize, DataplaneError> {
+        for (key, entry) in stations {
+            self.stations.entry(*key).or_insert(*entry);
         }
-        Ok(())
+        Ok(stations.len())
     }
 
     fn recount(&mut self, _: PortNo, _: u32) -> Result<(), DataplaneError> {

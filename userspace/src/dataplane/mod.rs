@@ -1,14 +1,15 @@
 //! What the agent asks of the kernel, in the product's own nouns.
 //!
 //! [`Dataplane`] has two implementations: [`Kernel`] with the BPF programs and maps, and [`Memory`] for tests of the
-//! agent. Both keep an [`Installed`], which is what [`crate::plan`] compares the desired state with. Every [`Op`] can
-//! be repeated: deleting what is absent is success.
+//! agent. Both keep an [`Installed`], which is what [`crate::plan`] compares the desired state with, and both leave it to
+//! the same [`Gate`] which bridges may switch. Every [`Op`] can be repeated: deleting what is absent is success.
 
 mod attached;
-mod brake;
 mod drain;
 mod hooks;
 mod kernel;
+mod lease;
+mod lease_maps;
 mod mapping;
 mod memory;
 mod pod;
@@ -20,10 +21,11 @@ use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, abi};
 
 pub use attached::has_tcx;
-pub use brake::Brake;
 pub use hooks::Hooks;
 pub use kernel::{Kernel, Options};
-pub use memory::Memory;
+pub use lease::{Affected, Gate, LeaseTable};
+pub use lease_maps::KernelLeases;
+pub use memory::{Memory, MemoryLeases};
 
 /// Dense number of a port, ours; below [`abi::MAX_PORTS`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -81,8 +83,6 @@ pub enum Op {
     Flush(BTreeSet<PortNo>),
     /// Put a port in, or change its rules; the latter only while its bridge is suspended.
     Install(PortNo, InstalledPort),
-    /// Let a bridge switch by itself.
-    Activate(BridgeNo, BridgeTimes),
 }
 
 /// A failed step: the operation, its object and the cause.
@@ -125,13 +125,43 @@ pub trait Dataplane {
     ///
     /// # Errors
     /// The step had no effect, or not all of it; it may be repeated. `installed` says what is there now.
-    fn apply(&mut self, op: &Op, now_s: u32) -> Result<(), DataplaneError>;
+    fn apply(&mut self, op: &Op) -> Result<(), DataplaneError>;
 
-    /// Prolongs the lease of every active bridge to [`LEASE_S`] from now.
+    /// Lets a suspended bridge switch, with its learned stations out of use ([`crate::fdb::aside`]) until they are confirmed. `name` is
+    /// the one that the database knows it by. Returns false if something is known of the bridge that the agent has yet to
+    /// hear, or if it is not certain that there is not: to be tried again then.
+    ///
+    /// # Errors
+    /// A table could not be written; the bridge remains suspended.
+    fn activate(
+        &mut self,
+        bridge: BridgeNo,
+        name: &str,
+        times: BridgeTimes,
+        now_s: u32,
+    ) -> Result<bool, DataplaneError>;
+
+    /// Ends the time without confirmed stations of a bridge that switches: overwrites the entries of stations, the first of
+    /// each pair by the second, unless a program has written another one meanwhile. Returns false, and touches nothing, if
+    /// the bridge is suspended.
+    ///
+    /// # Errors
+    /// They could not be written.
+    fn confirm(
+        &mut self,
+        bridge: BridgeNo,
+        stations: &[(FdbKey, [FdbEntry; 2])],
+    ) -> Result<bool, DataplaneError>;
+
+    /// Extends the lease of every active bridge to [`LEASE_S`] from now, if it has not run out.
     ///
     /// # Errors
     /// A lease could not be written; that bridge falls back to Open vSwitch.
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError>;
+
+    /// Takes the bridges off the record of active ones that are suspended meanwhile: their leases ran out, or the database
+    /// says something of them that the agent has heard now, or will hear next. Returns them.
+    fn take_suspended(&mut self) -> BTreeSet<BridgeNo>;
 
     /// All stations.
     ///
@@ -145,12 +175,11 @@ pub trait Dataplane {
     /// The first one that could not be written, for want of room; the others are.
     fn set_stations(&mut self, changes: &[(FdbKey, Option<FdbEntry>)]) -> Result<(), DataplaneError>;
 
-    /// Overwrites the entries of stations, the first of each pair by the second, unless a program has written another one
-    /// meanwhile.
+    /// Enters stations as they are, where there is none yet. Returns how many there was room for.
     ///
     /// # Errors
-    /// They could not be written.
-    fn replace_stations(&mut self, changes: &[(FdbKey, [FdbEntry; 2])]) -> Result<(), DataplaneError>;
+    /// The table could not be written.
+    fn add_stations(&mut self, stations: &[(FdbKey, FdbEntry)]) -> Result<usize, DataplaneError>;
 
     /// Corrects the number of stations that the programs believe a port to have.
     ///

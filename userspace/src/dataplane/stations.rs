@@ -65,6 +65,21 @@ impl Stations {
         Err(NotEntered::Busy)
     }
 
+    /// Enters a station unless it is there. Returns false if there is no room.
+    pub(super) fn add(&mut self, key: &FdbKey, entry: FdbEntry) -> bool {
+        if key.mac.is_group() {
+            return true;
+        }
+        for _ in 0..TRIES {
+            match self.table.insert(key, entry) {
+                Ok(Entered::New | Entered::Known) => return true,
+                Ok(Entered::Later) => thread::yield_now(),
+                Err(Full) => return false,
+            }
+        }
+        true
+    }
+
     /// Overwrites a station that is still as expected.
     pub(super) fn replace(&self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) {
         // One that a program has written meanwhile is newer.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use proptest::test_runner::{TestCaseError, TestError};
 use trunkline::dataplane::{BridgeNo, PortNo};
-use trunkline::fdb::{NOWHERE, reconcile};
+use trunkline::fdb::{NOWHERE, Side, reconcile};
 use trunkline::unixctl::{FdbAge, FdbRow, OfPort};
 use trunkline_core::{FdbKey, PuntReason, Verdict, Vid};
 use trunkline_tests::cases::{Case, FastPath, MAX_PORTS, Step, Tally, any_case, frame_bytes, runner};
@@ -125,7 +125,8 @@ impl Judge {
         let ports = (0..=port_no(MAX_PORTS)).filter(|port| self.expectation.accelerates(*port));
         let ports: BTreeMap<u16, PortNo> = ports.map(|port| (port + 1, PortNo(port))).collect();
         let (ours, theirs) = (self.expectation.stations(), self.fast.stations());
-        reconcile(&ours, BridgeNo(0), &ports, &theirs, u32::MAX).corrections
+        let side = Side { bridge: BridgeNo(0), ports: &ports, rows: &theirs };
+        reconcile(&ours, side, u32::MAX, 0).corrections
     }
 
     /// Lets the agent notice it, which would otherwise take the documented second or two.

@@ -77,16 +77,16 @@ fn failed_install_is_tried_again_later_and_leaves_the_bridge_in_peace() {
     let mut rig = Rig::running_with(|rig| rig.agent.dataplane.vanished.extend([1]));
     assert!(rig.active("br0") && rig.devices() == [2]);
     assert!(!rig.agent.status().ready);
-    rig.pass(1);
+    rig.wait(1);
     assert!(rig.port("p1").reason.unwrap().contains("cannot attach"));
     let before = probes(&rig);
     for _ in 0..40 {
-        rig.pass(1);
+        rig.wait(1);
         assert!(rig.active("br0"));
     }
     assert_eq!(probes(&rig), before, "not suspended even for a moment");
     rig.agent.dataplane.vanished.clear();
-    rig.pass(11);
+    rig.wait(11);
     assert!(rig.devices() == [1, 2] && rig.agent.status().ready);
 }
 
@@ -140,7 +140,7 @@ fn offload_of_a_bridge_that_its_flows_rule_out_is_not_touched() {
 #[test]
 fn offload_that_cannot_be_switched_is_the_reason() {
     let mut rig = running_with_a_nic(|rig| rig.fixed = true);
-    rig.pass(30);
+    rig.wait(30);
     assert!(rig.active("br0") && rig.devices() == [2]);
     assert!(rig.port("p1").reason.unwrap().contains("cannot be switched off: the driver does not let it"));
     assert_eq!(offload(&rig), [false], "asked once");
@@ -150,7 +150,7 @@ fn offload_that_cannot_be_switched_is_the_reason() {
 #[test]
 fn where_offload_cannot_be_switched_tc_takes_the_port() {
     let mut rig = running_with_a_nic(|rig| (rig.fixed, rig.agent.tcx) = (true, true));
-    rig.pass(30);
+    rig.wait(30);
     assert!(rig.active("br0") && rig.devices() == [1, 2]);
     let port = rig.port("p1");
     assert!(port.hook == "tc" && port.hook_reason.unwrap().contains("cannot be switched off"));
@@ -164,7 +164,7 @@ fn a_device_that_takes_no_xdp_program_has_tc_until_it_changes() {
         rig.agent.tcx = true;
         rig.agent.dataplane.without_xdp.extend([1]);
     });
-    rig.pass(1);
+    rig.wait(1);
     rig.answer();
     let hooks = |rig: &mut Rig| [rig.port("p1").hook, rig.port("p2").hook];
     assert!(rig.active("br0") && rig.devices() == [1, 2]);
@@ -172,7 +172,7 @@ fn a_device_that_takes_no_xdp_program_has_tc_until_it_changes() {
     assert!(rig.port("p1").hook_reason.unwrap().contains("XDP is not possible: cannot attach to p1"));
     assert!(rig.agent.status().ready);
     rig.agent.dataplane.without_xdp.clear();
-    rig.pass(30);
+    rig.wait(30);
     assert_eq!(hooks(&mut rig), ["tc", "xdp+tc"], "not tried again");
     rig.links.get_mut(&1).unwrap().mtu = 1400;
     rig.read_links();
@@ -183,7 +183,7 @@ fn a_device_that_takes_no_xdp_program_has_tc_until_it_changes() {
 #[test]
 fn offload_that_somebody_switches_on_again_takes_the_port_out_for_a_while() {
     let mut rig = running_with_a_nic(|_| {});
-    rig.pass(20);
+    rig.wait(20);
     rig.links.get_mut(&1).unwrap().rx_vlan_offload = Some(true);
     rig.read_links();
     assert!(!rig.active("br0"), "a tag may be hidden from now on");
@@ -193,7 +193,7 @@ fn offload_that_somebody_switches_on_again_takes_the_port_out_for_a_while() {
     rig.read_links();
     rig.answer();
     assert_eq!((rig.devices(), offload(&rig).len()), (vec![2], 2), "not fought over");
-    rig.pass(11);
+    rig.wait(11);
     assert_eq!(rig.devices(), [1, 2]);
 }
 

@@ -26,7 +26,7 @@ fn bridge_is_active_once_everything_is_known() {
     let mut rig = Rig::new(Database::small());
     assert!(!rig.agent.status().ready);
     rig.tick();
-    rig.feed(Event::Ovsdb(OvsdbEvent::Connected));
+    rig.hear(OvsdbEvent::Connected);
     rig.read_database();
     assert!(!rig.agent.status().ready);
     rig.answer();
@@ -46,7 +46,7 @@ fn nothing_is_ready_before_the_database_is_read() {
     let mut rig = Rig::new(Database::new());
     rig.tick();
     rig.read_links();
-    rig.feed(Event::Ovsdb(OvsdbEvent::Connected));
+    rig.hear(OvsdbEvent::Connected);
     assert!(!rig.agent.status().ready && !rig.agent.status().ovs.connected);
     rig.read_database();
     assert!(rig.agent.status().ready, "there is nothing to accelerate");
@@ -61,7 +61,7 @@ fn announced_change_suspends_at_once_and_is_installed_after_it_was_applied_and_a
     rig.read_database();
     assert!(!rig.active("br0"));
     assert_eq!(rig.bridge("br0").reason.unwrap(), "ovs-vswitchd is applying a change of configuration");
-    rig.pass(3);
+    rig.wait(3);
     assert_eq!(rig.installed()[&1].rules.pvid, 10, "not before it is applied");
     rig.database.confirm();
     rig.read_database();
@@ -90,7 +90,7 @@ fn change_of_vlans_is_in_force_when_it_was_applied_and_stations_are_confirmed_la
         database.announce();
     });
     assert!(!rig.active("br0"));
-    rig.pass(3);
+    rig.wait(3);
     assert!(!rig.active("br0") && rig.installed()[&1].rules.pvid == 10, "not before it is applied");
     rig.side("br0").stations.remove(0); // As Open vSwitch does.
     rig.write(Database::confirm);
@@ -106,7 +106,7 @@ fn stations_have_their_age_back_when_they_are_confirmed() {
     let mut rig = Rig::running();
     rig.learn(2, 10, 2);
     let before = rig.agent.dataplane.stations.clone();
-    rig.pass(5);
+    rig.wait(5);
     for tag in [20, 10] {
         retag(&mut rig, tag);
         rig.tick();
@@ -195,14 +195,14 @@ fn bridge_with_an_operators_entry_is_asked_first() {
     let mut rig = Rig::running();
     rig.side("br0").stations = vec![crate::unixctl::FdbRow { age: FdbAge::Static, ..row(9, 10, 2) }];
     rig.side("br0").stats.current += 1;
-    rig.pass(1);
+    rig.wait(1);
     retag(&mut rig, 20);
     assert!(!rig.active("br0"));
     rig.answer();
     assert!(rig.active("br0") && rig.stations() == [9]);
     rig.side("br0").stations.clear();
     rig.side("br0").stats.current -= 1;
-    rig.pass(1);
+    rig.wait(1);
     retag(&mut rig, 10);
     assert!(rig.active("br0"), "it is gone");
 }
@@ -218,7 +218,7 @@ fn bridge_is_held_when_its_stations_cannot_be_confirmed() {
     assert!(!rig.active("br0"));
     assert_eq!(rig.bridge("br0").reason.unwrap(), "no answer");
     rig.side("br0").trouble = None;
-    rig.pass(2);
+    rig.wait(2);
     assert!(rig.active("br0") && rig.agent.status().ready);
 }
 
@@ -233,7 +233,7 @@ fn changes_without_end_are_asked_about_first_after_some() {
         rig.write(Database::confirm);
     }
     assert!(!rig.active("br0") && probes(&rig) <= 12);
-    rig.pass(1);
+    rig.wait(1);
     assert!(rig.active("br0"));
 }
 
@@ -254,7 +254,7 @@ fn answer_to_a_question_from_before_a_change_counts_for_nothing() {
 fn poll_from_before_a_change_counts_for_nothing() {
     let mut rig = Rig::running();
     for _ in 0..9 {
-        rig.pass(1);
+        rig.wait(1);
     }
     rig.tick();
     let poll = rig.effects.pop_back().expect("a poll");
@@ -280,7 +280,7 @@ fn change_without_announcement_is_settled_first() {
         panic!("ovs-vswitchd is not waited for")
     };
     assert!(rig.effects.is_empty(), "nothing is asked before");
-    rig.pass(2);
+    rig.wait(2);
     assert!(!rig.active("br0"));
     rig.feed(Event::Settled(token));
     rig.answer();
@@ -292,7 +292,7 @@ fn silent_change_is_waited_for_with_a_sentence() {
     let mut rig = Rig::running();
     rig.write(|database| database.port("p1").vlan_mode = Some("native-tagged".into()));
     rig.answer();
-    rig.pass(30);
+    rig.wait(30);
     assert!(!rig.active("br0") && !rig.agent.status().ready);
     assert!(rig.bridge("br0").reason.unwrap().contains("written without waiting"));
     assert!(!rig.installed()[&1].rules.has(abi::PORT_ACCEPT_TAGGED), "the old rules stay");
@@ -326,15 +326,15 @@ fn stations_that_open_vswitch_lacks_are_forgotten_before_the_bridge_switches_aga
 fn flush_and_operators_entries_are_noticed_by_polling() {
     let mut rig = Rig::running();
     rig.learn(1, 10, 1);
-    rig.pass(1);
+    rig.wait(1);
     assert_eq!(rig.stations(), [1]);
     let side = rig.side("br0");
     side.stations = vec![crate::unixctl::FdbRow { age: FdbAge::Static, ..row(9, 10, 2) }];
     side.stats.current += 1;
-    rig.pass(1);
+    rig.wait(1);
     assert_eq!(rig.stations(), [9]);
     rig.side("br0").stations.clear(); // Without a trace in the counters.
-    rig.pass(11);
+    rig.wait(11);
     assert!(rig.stations().is_empty());
 }
 
@@ -342,9 +342,10 @@ fn flush_and_operators_entries_are_noticed_by_polling() {
 fn expired_stations_are_swept() {
     let mut rig = Rig::running();
     rig.learn(1, 10, 1);
-    rig.pass(299);
+    rig.wait(299);
     assert_eq!(rig.stations(), [1]);
-    rig.pass(12);
+    rig.side("br0").stations.clear();
+    rig.wait(12);
     assert!(rig.stations().is_empty());
 }
 
@@ -356,7 +357,7 @@ fn mirror_has_the_ports_given_back_until_it_is_removed() {
     assert!(rig.bridge("br0").reason.unwrap().contains("mirror m0"));
     assert!(rig.agent.status().ready, "all that is wanted is in place");
     let asked = probes(&rig);
-    rig.pass(30);
+    rig.wait(30);
     assert_eq!(probes(&rig), asked, "its flows are of no interest");
     rig.vsctl(|database| database.bridge("br0").mirrors.clear());
     assert!(rig.active("br0") && rig.devices() == [1, 2]);
@@ -382,11 +383,11 @@ fn bridge_with_a_controller_is_neither_asked_nor_followed() {
 fn lost_database_suspends_until_it_has_been_read_again() {
     let mut rig = Rig::running();
     rig.learn(1, 10, 1);
-    rig.feed(Event::Ovsdb(OvsdbEvent::Disconnected { cause: "db.sock: gone".to_owned() }));
+    rig.hear(OvsdbEvent::Disconnected { cause: "db.sock: gone".to_owned() });
     assert!(!rig.active("br0") && rig.devices() == [1, 2]);
     assert!(rig.agent.status().ovs.reason.unwrap().contains("db.sock"));
-    rig.pass(5);
-    rig.feed(Event::Ovsdb(OvsdbEvent::Connected));
+    rig.wait(5);
+    rig.hear(OvsdbEvent::Connected);
     rig.answer();
     assert!(!rig.active("br0"), "what was read last is out of date");
     rig.database.port("p2").protected = true;
@@ -431,14 +432,14 @@ fn restarted_vswitchd_is_asked_anew_and_has_applied_what_waited() {
 fn vswitchd_that_does_not_answer_is_asked_once_a_second() {
     let mut rig = Rig::running();
     rig.side("br0").trouble = Some("ovs-vswitchd is not running".to_owned());
-    rig.pass(1);
+    rig.wait(1);
     assert!(!rig.active("br0"));
     let before = probes(&rig);
-    rig.pass(20);
+    rig.wait(20);
     assert!((19..=21).contains(&(probes(&rig) - before)));
     assert_eq!(rig.bridge("br0").reason.unwrap(), "ovs-vswitchd is not running");
     rig.side("br0").trouble = None;
-    rig.pass(1);
+    rig.wait(1);
     assert!(rig.active("br0"));
 }
 
@@ -467,9 +468,9 @@ fn deleted_bridge_leaves_nothing() {
     let mut rig = Rig::running();
     rig.learn(1, 10, 1);
     rig.vsctl(|database| database.delete_bridge("br0"));
-    let crate::dataplane::Memory { installed, stations, leases, .. } = &rig.agent.dataplane;
+    let crate::dataplane::Memory { installed, stations, .. } = &rig.agent.dataplane;
     assert!(installed.ports.is_empty() && installed.active.is_empty());
-    assert!(stations.is_empty() && leases.is_empty());
+    assert!(stations.is_empty() && rig.agent.dataplane.leases(rig.now_s).is_empty());
     assert_eq!(rig.log.last(), Some(&Effect::Follow(vec![])));
 }
 
@@ -579,7 +580,7 @@ fn ports_beyond_the_limit_are_left_alone_with_a_reason() {
     assert_eq!(rig.devices().len(), abi::MAX_PORTS as usize);
     assert!(rig.port("q1026").reason.unwrap().contains("1024 ports are accelerated already"));
     rig.vsctl(|database| database.move_port("p1", None));
-    rig.pass(1);
+    rig.wait(1);
     assert_eq!(rig.devices().len(), abi::MAX_PORTS as usize, "a place has become free");
 }
 
@@ -589,7 +590,7 @@ fn everything_is_given_back() {
     rig.learn(1, 10, 1);
     let (failures, effects) = rig.agent.give_back();
     assert!(failures.is_empty() && effects.is_empty());
-    let crate::dataplane::Memory { installed, stations, leases, .. } = &rig.agent.dataplane;
+    let crate::dataplane::Memory { installed, stations, .. } = &rig.agent.dataplane;
     assert!(installed.ports.is_empty() && installed.active.is_empty());
-    assert!(stations.is_empty() && leases.is_empty());
+    assert!(stations.is_empty() && rig.agent.dataplane.leases(rig.now_s).is_empty());
 }

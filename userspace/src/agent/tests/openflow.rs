@@ -22,10 +22,10 @@ fn openflow_rule_gates_the_bridge_until_it_is_gone() {
 fn openflow_rule_that_nobody_told_of_is_found_by_polling() {
     let mut rig = Rig::running();
     rig.side("br0").flow_table = other_flows();
-    rig.pass(11);
+    rig.wait(11);
     assert!(!rig.active("br0") && rig.devices().is_empty());
     rig.side("br0").flow_table = FlowTable::NormalOnly;
-    rig.pass(11);
+    rig.wait(11);
     assert!(rig.active("br0"));
 }
 
@@ -40,7 +40,7 @@ fn flows_that_change_all_the_time_are_not_asked_for_all_the_time() {
     }
     assert!(probes(&rig) - before <= 10);
     assert!(!rig.active("br0"));
-    rig.pass(1);
+    rig.wait(1);
     assert!(rig.active("br0"), "and it goes on");
 }
 
@@ -62,7 +62,7 @@ fn port_flag_gates_the_port_until_it_is_cleared() {
 fn without_openflow_the_flags_are_not_known_and_the_bridge_waits() {
     let mut rig = Rig::running();
     rig.unfollow("br0");
-    rig.pass(5);
+    rig.wait(5);
     assert!(!rig.active("br0"));
     assert!(rig.bridge("br0").reason.unwrap().contains("port flags cannot be read: closed"));
     rig.follow("br0");

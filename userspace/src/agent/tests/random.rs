@@ -1,14 +1,17 @@
-//! Whatever happens, and in whatever order: an active bridge has the rules that ovs-vswitchd has applied, and uses no
-//! station that Open vSwitch has on another port, or does not have, unless it forgot it by itself. (That ports are only
-//! changed while their bridge is suspended is asserted by the dataplane in memory.)
+//! Whatever happens, and in whatever order: a bridge that programs let switch has the rules that ovs-vswitchd has applied, and
+//! uses no station that Open vSwitch has on another port, or does not have, unless it forgot it by itself. (That ports are
+//! only changed while their bridge is suspended is asserted by the dataplane in memory.)
+//!
+//! The agent and the thread that reads the database may each be kept from running for any time. A bridge may then go by what
+//! was known before, but no longer than its lease.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::rig::{OURS, Rig, row};
-use crate::dataplane::{BridgeNo, PortNo};
+use crate::dataplane::{BridgeNo, LEASE_S, PortNo};
 use crate::desired::{BridgeFacts, World, compile};
 use crate::event::{Effect, Event, HostFacts};
 use crate::fdb::NOWHERE;
@@ -44,7 +47,8 @@ enum Step {
     /// One outstanding question is answered, or other thing done.
     Answer(u8),
     AnswerAll,
-    Tick,
+    /// So many seconds pass.
+    Pass(u8),
     Flows(bool),
     Flags(u8, bool),
     OpenFlow(bool),
@@ -63,6 +67,12 @@ enum Step {
     /// The operator adds an entry on this port, or deletes it.
     Static(u8, bool),
     Forget,
+    /// Whether the agent runs, the thread that reads the database, and whether that time has passed is what the agent hears first.
+    Run(bool, bool, bool),
+    /// Whether the agent hears of the database as soon as that thread does.
+    Prompt(bool),
+    /// It hears of one thing from it, or of one other thing that happened while it was stopped.
+    Hear(bool),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -88,7 +98,8 @@ fn step() -> impl Strategy<Value = Step> {
         5 => Just(Step::Reconfigure),
         6 => any::<u8>().prop_map(Step::Answer),
         6 => Just(Step::AnswerAll),
-        4 => Just(Step::Tick),
+        4 => Just(Step::Pass(1)),
+        1 => (2..8u8).prop_map(Step::Pass),
         1 => any::<bool>().prop_map(Step::Flows),
         1 => (port(), any::<bool>()).prop_map(|(port, set)| Step::Flags(port, set)),
         1 => any::<bool>().prop_map(Step::OpenFlow),
@@ -105,6 +116,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<u8>(), port()).prop_map(|(which, port)| Step::Roam(which, port)),
         1 => (port(), any::<bool>()).prop_map(|(port, there)| Step::Static(port, there)),
         1 => Just(Step::Forget),
+        2 => (prop::bool::weighted(0.6), prop::bool::weighted(0.7), any::<bool>())
+            .prop_map(|(agent, thread, time)| Step::Run(agent, thread, time)),
+        1 => prop::bool::weighted(0.7).prop_map(Step::Prompt),
+        3 => any::<bool>().prop_map(Step::Hear),
     ]
 }
 
@@ -116,6 +131,13 @@ struct Story {
     connected: bool,
     followed: bool,
     active: BTreeSet<BridgeNo>,
+    /// Whether the thread that reads the database runs, what it has yet to read, and when it had read everything.
+    reading: bool,
+    unread: VecDeque<OvsdbEvent>,
+    read_s: u32,
+    prompt: bool,
+    /// When the agent was last known not to be behind with anything.
+    current_s: u32,
     learned: u8,
     /// Stations that Open vSwitch forgot by itself.
     lost: BTreeSet<(String, u16, u8)>,
@@ -141,9 +163,16 @@ impl Story {
             connected: true,
             followed: true,
             active: BTreeSet::new(),
+            reading: true,
+            unread: VecDeque::new(),
+            read_s: 0,
+            prompt: true,
+            current_s: 0,
             learned: 0,
             lost: BTreeSet::new(),
         };
+        story.rig.agent.dataplane.gate().follow_database();
+        story.read();
         story.check();
         assert_eq!(story.active.len(), 2);
         story
@@ -151,8 +180,42 @@ impl Story {
 
     fn tell(&mut self) {
         if self.connected {
-            self.rig.read_database();
+            self.write(OvsdbEvent::Changed(self.rig.database.snapshot()));
         }
+    }
+
+    /// The thread that reads the database is sent something.
+    fn write(&mut self, event: OvsdbEvent) {
+        self.unread.push_back(event);
+        self.read();
+    }
+
+    /// It reads what there is, if it runs; and the agent hears of it if it is prompt.
+    fn read(&mut self) {
+        if self.reading {
+            self.unread.drain(..).for_each(|event| self.rig.pass(event));
+            self.read_s = self.rig.now_s;
+            if self.connected {
+                self.rig.agent.dataplane.gate().database_read(self.read_s);
+            }
+        }
+        while self.prompt && self.rig.take_passed() {
+            self.check();
+        }
+    }
+
+    /// Whether bridges may go by what was known before.
+    fn is_behind(&mut self) -> bool {
+        let now_s = self.rig.now_s;
+        if self.unread.is_empty() {
+            self.read_s = now_s;
+        }
+        if self.rig.backlog.is_empty() {
+            self.current_s = now_s;
+        }
+        let unread = !self.unread.is_empty() && now_s < self.read_s + LEASE_S;
+        let backlog = !self.rig.backlog.is_empty() && now_s < self.current_s + LEASE_S;
+        unread || backlog
     }
 
     fn change(&mut self, change: Change) {
@@ -194,11 +257,6 @@ impl Story {
                 match word {
                     Some(word) => drop(row.external_ids.insert("trunkline-hook".to_owned(), word.to_owned())),
                     None => drop(row.external_ids.remove("trunkline-hook")),
-                }
-                // It is no matter of ovs-vswitchd's, and so in force at once.
-                let rows = Arc::make_mut(&mut self.in_force);
-                for known in rows.interfaces.values_mut().filter(|known| known.name == name) {
-                    Arc::make_mut(known).external_ids.clone_from(&row.external_ids);
                 }
             }
             Change::Tag(..) | Change::Protect(_) | Change::Hook(..) => return,
@@ -263,14 +321,27 @@ impl Story {
             Step::Reconfigure => self.reconfigure(),
             Step::Answer(which) => {
                 let count = rig.effects.len();
-                if count > 0
+                if !rig.stopped
+                    && count > 0
                     && let Some(effect) = rig.effects.remove(usize::from(which) % count)
                 {
                     self.carry_out(effect);
                 }
             }
+            Step::AnswerAll if rig.stopped => {}
             Step::AnswerAll => self.answer_all(),
-            Step::Tick => rig.tick(),
+            Step::Pass(seconds) => {
+                for _ in 0..seconds {
+                    // It is not behind for a second in which it runs.
+                    while self.rig.take_backlog() || self.rig.take_passed() {
+                        self.check();
+                    }
+                    self.rig.now_s += 1;
+                    self.read();
+                    self.rig.feed(Event::Tick(self.rig.host));
+                    self.check();
+                }
+            }
             Step::Flows(normal) => {
                 rig.set_flows("br0", if normal { FlowTable::NormalOnly } else { super::other_flows() })
             }
@@ -320,13 +391,13 @@ impl Story {
             }
             Step::Database(true) if !self.connected => {
                 self.connected = true;
-                rig.feed(Event::Ovsdb(OvsdbEvent::Connected));
+                self.write(OvsdbEvent::Connected);
                 self.check();
-                self.rig.read_database();
+                self.tell();
             }
             Step::Database(false) if self.connected => {
                 self.connected = false;
-                rig.feed(Event::Ovsdb(OvsdbEvent::Disconnected { cause: "gone".to_owned() }));
+                self.write(OvsdbEvent::Disconnected { cause: "gone".to_owned() });
             }
             Step::Database(_) => {}
             Step::Restart => {
@@ -334,7 +405,6 @@ impl Story {
                 rig.host = HostFacts { vswitchd_pid: pid, ..rig.host };
                 self.forget("br0");
                 self.forget("br1");
-                self.rig.feed(Event::Vswitchd(pid));
                 self.reconfigure();
             }
             Step::Learn(port) => {
@@ -360,6 +430,21 @@ impl Story {
                 }
             }
             Step::Forget => self.forget("br0"),
+            Step::Run(agent, thread, time_first) => {
+                rig.stopped = !agent;
+                self.reading = thread;
+                if time_first {
+                    rig.feed(Event::Tick(rig.host));
+                    self.check();
+                }
+                self.read();
+            }
+            Step::Prompt(prompt) => {
+                self.prompt = prompt;
+                self.read();
+            }
+            Step::Hear(true) => drop(rig.take_passed()),
+            Step::Hear(false) => drop(rig.take_backlog()),
         }
         self.check();
     }
@@ -387,8 +472,8 @@ impl Story {
         let installed = self.rig.installed().get(&u32::from(port)).map(|port| port.rules);
         match installed {
             Some(rules) if active => {
-                assert_eq!(rules.pvid, vid, "{bridge} p{port}");
-                self.rig.learn(last, vid, u16::from(port));
+                assert!(self.is_behind() || rules.pvid == vid, "{bridge} p{port}");
+                self.rig.learn(last, rules.pvid, u16::from(port));
                 self.rig.side("br0").stations.pop();
             }
             // A station on a port without a program moves unseen, and is missed by the next comparison.
@@ -407,8 +492,25 @@ impl Story {
         self.lost.extend(stations.iter().map(|row| (bridge.to_owned(), row.vid, row.mac.octets()[5])));
     }
 
+    /// The operator's words are no matter of ovs-vswitchd's: they are in force when the agent hears of them.
+    fn share_words(&mut self) {
+        let Some(heard) = self.rig.agent.applied.latest() else { return };
+        for (uuid, known) in &mut Arc::make_mut(&mut self.in_force).interfaces {
+            if let Some(heard) = heard.interfaces.get(uuid) {
+                Arc::make_mut(known).external_ids.clone_from(&heard.external_ids);
+            }
+        }
+    }
+
     /// The invariants.
     fn check(&mut self) {
+        let now_s = self.rig.now_s;
+        let leases = self.rig.agent.dataplane.leases(now_s);
+        if self.is_behind() {
+            self.active = leases.into_keys().collect();
+            return;
+        }
+        self.share_words();
         let rig = &self.rig;
         let installed = &rig.agent.dataplane.installed;
         let facts = rig.vswitchd.iter().map(|(name, side)| {
@@ -428,7 +530,8 @@ impl Story {
             without_xdp: &without_xdp.collect(),
             vlan_devices_possible: true,
         });
-        for (number, times) in &installed.active {
+        for number in leases.keys() {
+            let times = &installed.active[number];
             let name = rig.agent.numbers.bridge_name(*number).expect("an active bridge has a name");
             let bridge = compiled.iter().find(|bridge| bridge.name == name);
             let bridge = bridge.unwrap_or_else(|| panic!("{name} switches and does not exist"));
@@ -459,11 +562,16 @@ impl Story {
                 assert!(theirs.map_or_else(lost, same), "{name} has {key:?} on {port:?}, {theirs:?}");
             }
         }
-        self.active = installed.active.keys().copied().collect();
+        self.active = leases.into_keys().collect();
     }
 
     /// Everything is in reach again and nothing changes any more: all that can be accelerated is.
     fn calm(mut self) {
+        self.take(Step::Run(true, true, false));
+        self.take(Step::Prompt(true));
+        while self.rig.take_backlog() {
+            self.check();
+        }
         let rig = &mut self.rig;
         rig.agent.dataplane.vanished.clear();
         rig.side("br0").flow_table = FlowTable::NormalOnly;
@@ -481,7 +589,7 @@ impl Story {
             self.take(Step::Flags(port, false));
         }
         for _ in 0..15 {
-            self.take(Step::Tick);
+            self.take(Step::Pass(1));
             self.answer_all();
         }
         let status = self.rig.agent.status();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use trunkline_core::{FdbEntry, FdbKey, Mac, Vid};
 
 use crate::agent::Agent;
+use crate::applied::Watch;
 use crate::dataplane::{InstalledPort, LEASE_S, Memory, PortNo};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::fdb::NOWHERE;
@@ -58,6 +59,13 @@ pub(super) struct Rig {
     /// Every effect there was.
     pub(super) log: Vec<Effect>,
     pub(super) now_s: u32,
+    /// The thread that reads the database.
+    watch: Watch,
+    /// Events of the database that it has passed, and the agent has yet to hear.
+    pub(super) passed: VecDeque<OvsdbEvent>,
+    /// Whether the agent does not run, and what it will hear then.
+    pub(super) stopped: bool,
+    pub(super) backlog: VecDeque<Event>,
 }
 
 impl Rig {
@@ -75,6 +83,10 @@ impl Rig {
             early: false,
             log: Vec::new(),
             now_s: 1000,
+            watch: Watch::default(),
+            passed: VecDeque::new(),
+            stopped: false,
+            backlog: VecDeque::new(),
         }
     }
 
@@ -88,16 +100,29 @@ impl Rig {
         change(&mut rig);
         rig.tick();
         rig.read_links();
-        rig.feed(Event::Ovsdb(OvsdbEvent::Connected));
+        rig.hear(OvsdbEvent::Connected);
         rig.read_database();
         rig.answer();
         rig
     }
 
     pub(super) fn feed(&mut self, event: Event) {
+        // Of the database it hears in another way.
+        let waits = !self.backlog.is_empty() && !matches!(event, Event::Tick(_) | Event::Ovsdb(_));
+        if self.stopped && matches!(event, Event::Tick(_)) {
+            // Seconds that have passed are not told later.
+        } else if self.stopped || waits {
+            self.backlog.push_back(event);
+        } else {
+            self.hand_over(event);
+        }
+    }
+
+    fn hand_over(&mut self, event: Event) {
         let effects = self.agent.handle(event, self.now_s);
         for effect in &effects {
-            let (Effect::Probe { bridge, question } | Effect::Poll { bridge, question, .. }) = effect else {
+            let (Effect::Probe { bridge, question, .. } | Effect::Poll { bridge, question, .. }) = effect
+            else {
                 continue;
             };
             let side = self.side(bridge);
@@ -106,15 +131,50 @@ impl Rig {
         }
         self.log.extend(effects.iter().cloned());
         self.effects.extend(effects);
-        let Memory { installed, leases, .. } = &self.agent.dataplane;
-        assert!(installed.active.keys().eq(leases.keys()), "a lease for each active bridge and no other");
-        for (bridge, lease_s) in leases {
-            assert!(*lease_s <= self.now_s + LEASE_S, "{bridge:?}");
+        let dataplane = &self.agent.dataplane;
+        for (bridge, lease_s) in dataplane.leases(self.now_s) {
+            assert!(dataplane.installed.active.contains_key(&bridge), "{bridge:?} switches off the record");
+            assert!(lease_s <= self.now_s + LEASE_S, "{bridge:?}");
         }
     }
 
+    /// The thread that reads the database hears of something.
+    pub(super) fn pass(&mut self, event: OvsdbEvent) {
+        self.agent.dataplane.gate().trip(&self.watch.affected(&event)).unwrap();
+        self.passed.push_back(event);
+    }
+
+    /// The agent hears of what that thread has passed, one thing at a time. Whether there was something.
+    pub(super) fn take_passed(&mut self) -> bool {
+        if self.stopped {
+            return false;
+        }
+        let Some(event) = self.passed.pop_front() else { return false };
+        self.agent.dataplane.gate().acknowledge();
+        // As `run` does.
+        self.hand_over(Event::Vswitchd(self.host.vswitchd_pid));
+        self.hand_over(Event::Ovsdb(event));
+        true
+    }
+
+    /// Both hear of something, and of all that was before.
+    pub(super) fn hear(&mut self, event: OvsdbEvent) {
+        self.pass(event);
+        while self.take_passed() {}
+    }
+
     pub(super) fn read_database(&mut self) {
-        self.feed(Event::Ovsdb(OvsdbEvent::Changed(self.database.snapshot())));
+        self.hear(OvsdbEvent::Changed(self.database.snapshot()));
+    }
+
+    /// The agent hears of the oldest of what happened while it was stopped. Whether there was something.
+    pub(super) fn take_backlog(&mut self) -> bool {
+        if self.stopped {
+            return false;
+        }
+        let Some(event) = self.backlog.pop_front() else { return false };
+        self.hand_over(event);
+        true
     }
 
     pub(super) fn read_links(&mut self) {
@@ -127,7 +187,7 @@ impl Rig {
     }
 
     /// So many seconds pass, and all questions are answered.
-    pub(super) fn pass(&mut self, seconds: u32) {
+    pub(super) fn wait(&mut self, seconds: u32) {
         for _ in 0..seconds {
             self.tick();
             self.answer();
@@ -147,7 +207,7 @@ impl Rig {
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Settle { token, .. } => self.feed(Event::Settled(token)),
-            Effect::Probe { bridge, question } => {
+            Effect::Probe { bridge, question, .. } => {
                 let (flow_table, stations) = self.found(&bridge, question, false);
                 let side = self.side(&bridge);
                 let version = "3.1.0".to_owned();
@@ -237,8 +297,10 @@ impl Rig {
         bridges.flat_map(|bridge| bridge.ports).find(|port| port.name == name).unwrap()
     }
 
+    /// Whether programs let a bridge switch.
     pub(super) fn active(&self, bridge: &str) -> bool {
-        self.agent.is_active(bridge)
+        let leases = self.agent.dataplane.leases(self.now_s);
+        self.agent.bridge_no(bridge).is_some_and(|number| leases.contains_key(&number))
     }
 
     /// What is installed, by device.
