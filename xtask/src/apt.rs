@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, fs, process};
 
 use anyhow::{Context as _, Result, bail};
@@ -47,13 +48,12 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         );
     }
     note(&format!("installing packages by apt, with their services left stopped: {list}"));
-    let updated = !has_lists();
-    if updated {
+    if !has_lists() {
         update()?;
     }
     match run_install(packages, &[]) {
         // Old package lists name versions that the archive no longer has.
-        Err(_) if !updated => update().and_then(|()| run_install(packages, &[])),
+        Err(_) if !UPDATED.load(Ordering::Relaxed) => update().and_then(|()| run_install(packages, &[])),
         result => result,
     }
     .or_else(|refused| match debian::release() {
@@ -86,15 +86,40 @@ fn one_by_one(packages: &[&str], release: &str) -> Result<()> {
     fs::remove_dir_all(&lists).with_context(|| format!("removing {}", lists.display())).and(result)
 }
 
-/// Whether apt knows a package with a version to install; asks for package lists when there are none.
+/// Whether apt knows a package with a version to install. An image's lists may be older than the package, so the
+/// answer is "no" only after they have been updated, once per run.
+///
+/// # Errors
+/// There are no package lists, and they cannot be had. Without network, old ones do.
 pub(crate) fn has(package: &str) -> Result<bool> {
-    if !has_lists() {
-        update()?;
-    }
-    Ok(output(Command::new("apt-cache").args(["show", "--no-all-versions", package])).is_some())
+    let shows = || output(Command::new("apt-cache").args(["show", "--no-all-versions", package])).is_some();
+    let has_lists = has_lists();
+    let updated = UPDATED.load(Ordering::Relaxed);
+    shows_or_updated(shows, has_lists, || if updated && has_lists { Ok(()) } else { update() })
 }
 
+/// Asks again after `update` what `shows` denies. With old lists at hand, an update may fail.
+fn shows_or_updated(
+    shows: impl Fn() -> bool,
+    has_lists: bool,
+    update: impl FnOnce() -> Result<()>,
+) -> Result<bool> {
+    if has_lists && shows() {
+        return Ok(true);
+    }
+    match update() {
+        Err(error) if !has_lists => return Err(error),
+        Err(error) => note(&format!("going by the old package lists: {error:#}")),
+        Ok(()) => (),
+    }
+    Ok(shows())
+}
+
+/// Whether this run has updated the package lists, or tried to.
+static UPDATED: AtomicBool = AtomicBool::new(false);
+
 fn update() -> Result<()> {
+    UPDATED.store(true, Ordering::Relaxed);
     run(apt("apt-get").args(["-q", "update"]), "updating apt's package lists")
 }
 
@@ -107,4 +132,36 @@ fn apt(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env("DEBIAN_FRONTEND", "noninteractive").env("NEEDRESTART_SUSPEND", "1").stdin(Stdio::null());
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_package_is_not_denied_before_old_lists_are_updated() {
+        let updated = Cell::new(false);
+        let update = || {
+            updated.set(true);
+            Ok(())
+        };
+        assert!(shows_or_updated(|| updated.get(), true, update).unwrap());
+        assert!(!shows_or_updated(|| false, true, || Ok(())).unwrap());
+    }
+
+    #[test]
+    fn a_package_in_the_lists_needs_no_update() {
+        assert!(shows_or_updated(|| true, true, || Err(anyhow!("not needed"))).unwrap());
+    }
+
+    #[test]
+    fn old_lists_do_without_network_and_none_do_not() {
+        let offline = || Err(anyhow!("no network"));
+        assert!(!shows_or_updated(|| false, true, offline).unwrap());
+        assert!(shows_or_updated(|| false, false, offline).is_err());
+    }
 }

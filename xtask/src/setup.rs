@@ -38,6 +38,9 @@ pub(crate) const VSWITCH: &[Program] = &[
     program("ovs-vsctl", "openvswitch-switch"),
 ];
 
+/// What the tests with devices and no switch use.
+pub(crate) const DEVICES: &[Program] = &[program("ip", "iproute2"), program("ethtool", "ethtool")];
+
 /// What the VM lab uses, apart from the kernels.
 pub(crate) const VM: &[Program] = &[
     program("qemu-system-x86_64", "qemu-system-x86"),

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use crate::command::{note, run as run_command, tee};
-use crate::setup::{self, Capability, NETWORK, Program, SYSTEMD, VSWITCH};
+use crate::setup::{self, Capability, DEVICES, NETWORK, Program, SYSTEMD, VSWITCH};
 use crate::tally::{Reader, Tally};
 use crate::workspace::{Profile, Workspace};
 use crate::{ebpf, ovs, packaging, vm};
@@ -64,16 +64,25 @@ const LAYERS: &[Layer] = &[
         programs: &[],
         needs_build: true,
         runner: Runner::Cargo(
-            &[
-                "--package=trunkline",
-                "--package=trunkline-benches",
-                "--package=xtask",
-                "--lib",
-                "--bins",
-                "--tests",
-            ],
+            &["--package=trunkline", "--package=trunkline-benches", "--package=xtask", "--lib", "--bins"],
             &[],
         ),
+    },
+    Layer {
+        name: "clients",
+        about: "the clients of Open vSwitch against its daemons, and against servers that misbehave",
+        capabilities: &[],
+        programs: VSWITCH,
+        needs_build: true,
+        runner: Runner::Cargo(&["--package=trunkline", "--test=ovs"], &[]),
+    },
+    Layer {
+        name: "links",
+        about: "what the kernel says of devices, in network namespaces (needs root)",
+        capabilities: &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN],
+        programs: DEVICES,
+        needs_build: true,
+        runner: Runner::Cargo(&["--package=trunkline", "--test=links"], &[]),
     },
     Layer {
         name: "program",
