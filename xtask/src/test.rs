@@ -64,7 +64,14 @@ const LAYERS: &[Layer] = &[
         programs: &[],
         needs_build: true,
         runner: Runner::Cargo(
-            &["--package=trunkline", "--package=trunkline-benches", "--package=xtask", "--lib", "--bins"],
+            &[
+                "--package=trunkline",
+                "--package=trunkline-benches",
+                "--package=xtask",
+                "--lib",
+                "--bins",
+                "--test=cli",
+            ],
             &[],
         ),
     },

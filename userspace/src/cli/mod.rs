@@ -1,6 +1,7 @@
 //! The command line.
 
 mod frame;
+mod output;
 mod show;
 
 use std::path::PathBuf;
@@ -19,6 +20,9 @@ use crate::run::{self, Config};
 use crate::status::{FdbStation, Stats, Status, TraceReport};
 
 pub use frame::VlanTag;
+pub use output::OutputError;
+
+use output::print_lines;
 
 /// An XDP fast path for Open vSwitch VLAN bridges.
 ///
@@ -176,8 +180,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         }
         Command::Fdb(FdbArgs { command: FdbCommand::Flush { run_dir, bridge, port, vlan } }) => {
             let forgotten: usize = ask(&run_dir, &Request::FdbFlush { bridge, port, vlan }).await?;
-            println!("{forgotten} station(s) forgotten");
-            Ok(())
+            Ok(print_lines(&format!("{forgotten} station(s) forgotten"))?)
         }
         Command::Trace(TraceArgs { show, port, frame, dst, src, vlans, compare }) => {
             let frame = match (frame, dst, src) {
@@ -212,8 +215,7 @@ async fn ask<T: DeserializeOwned>(args: &RunDirArgs, request: &Request) -> Resul
 
 fn print<T: serde::Serialize>(json: bool, document: &T, human: impl FnOnce(&T) -> String) -> Result<()> {
     let text = if json { serde_json::to_string_pretty(document)? } else { human(document) };
-    println!("{}", text.trim_end());
-    Ok(())
+    Ok(print_lines(&text)?)
 }
 
 async fn detach(args: &RunDirArgs) -> Result<()> {
@@ -225,8 +227,7 @@ async fn detach(args: &RunDirArgs) -> Result<()> {
             failures.is_empty(),
             "the agent has ended, but could not undo everything: {failures:?}"
         );
-        println!("the agent gave every port back to Open vSwitch and ended");
-        return Ok(());
+        return Ok(print_lines("the agent gave every port back to Open vSwitch and ended")?);
     }
     // Programs and maps live as long as the process that holds them, so a dead agent leaves none; what it may leave is a
     // device's changed setting.
@@ -236,11 +237,11 @@ async fn detach(args: &RunDirArgs) -> Result<()> {
         .filter(|program| program.name_as_str().is_some_and(|name| name.starts_with("trunkline_")))
         .map(|program| program.id())
         .collect();
-    println!("no agent runs with {}, and nothing of one is left", run_dir.0.display());
+    print_lines(&format!("no agent runs with {}, and nothing of one is left", run_dir.0.display()))?;
     if !left.is_empty() {
-        println!(
+        print_lines(&format!(
             "the BPF programs {left:?} are those of a running agent with another run directory: name it with --run-dir"
-        );
+        ))?;
     }
     Ok(())
 }
