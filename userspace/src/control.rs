@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::warn;
 
 /// Longest request in octets: a jumbo frame in hexadecimal, with room.
-const LONGEST_REQUEST: u64 = 64 * 1024;
+pub(crate) const LONGEST_REQUEST: u64 = 64 * 1024;
 /// Longest time a client may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Clients served at a time.

@@ -12,6 +12,7 @@ mod explain;
 pub mod fdb;
 #[cfg(test)]
 mod fixture;
+mod frame_text;
 pub mod jsonrpc;
 pub mod links;
 mod offloads;

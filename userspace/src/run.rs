@@ -26,7 +26,7 @@ use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::ovsdb::{Endpoint, OvsdbEvent};
 use crate::real_time::real_time;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
-use crate::{links, offloads, openflow, ovsdb, status};
+use crate::{frame_text, links, offloads, openflow, ovsdb, status};
 
 /// What the agent is told when it starts.
 #[derive(Clone, Debug)]
@@ -199,10 +199,9 @@ fn answer(agent: &mut Agent<Kernel>, request: &Request) -> Reply {
             document(agent.flush_stations(bridge.as_deref(), port.as_deref(), *vlan))
         }
         Request::Stats => document(agent.stats()),
-        Request::Trace { port, frame, .. } => match status::unhex(frame) {
-            Some(frame) => document(agent.trace(port, &frame)),
-            None => Reply::Error(format!("{frame} is no frame: write pairs of hexadecimal digits")),
-        },
+        Request::Trace { port, frame, .. } => {
+            document(frame_text::parse(frame).and_then(|frame| agent.trace(port, &frame)))
+        }
         Request::Detach => Reply::Error("the agent is ending".to_owned()),
     }
 }

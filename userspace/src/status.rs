@@ -9,6 +9,7 @@ use crate::agent::Agent;
 use crate::dataplane::{Dataplane, DataplaneError, Hooks, PortNo};
 use crate::desired::{DesiredBridge, DesiredPort};
 use crate::explain::{Snapshot, explain};
+use crate::frame_text::hex;
 
 /// `trunkline status --json`
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -318,7 +319,7 @@ impl<D: Dataplane> Agent<D> {
         let (bridge, ofport) = (bridge.name.clone(), found.ofport);
         let Some(ifindex) = found.ifindex else { return Err(format!("port {port} has no device")) };
         let (mut steps, expected) = self.explain(ifindex, frame)?;
-        let (answer, sent) = self.dataplane.trace(ifindex, frame).map_err(|error| error.to_string())?;
+        let (answer, sent) = self.dataplane.trace(ifindex, frame).map_err(|e| cannot_trace(&e, frame))?;
         let detail = usize::from(answer.detail);
         let label = |labels: Option<&'static str>| labels.unwrap_or("unknown").to_owned();
         let (verdict, reason, out_port) = match answer.kind {
@@ -379,6 +380,19 @@ impl<D: Dataplane> Agent<D> {
     }
 }
 
+/// A trial run at tc has a page for the frame, and so has one of XDP's before Linux 5.18. How much of the page
+/// the frame can have depends on the kernel (`bpf_test_init`, Linux `net/bpf/test_run.c`).
+fn cannot_trace(error: &DataplaneError, frame: &[u8]) -> String {
+    const ALWAYS_TAKEN: usize = 3_000;
+    match frame.len() {
+        ..=ALWAYS_TAKEN => error.to_string(),
+        length => format!(
+            "{error}; the frame has {length} octets, and not every kernel tries a program on more than \
+             {ALWAYS_TAKEN}: shorten the payload"
+        ),
+    }
+}
+
 fn in_abi(verdict: &Verdict) -> (u16, u16) {
     match verdict {
         Verdict::Forward { port, .. } => (abi::TRACE_FORWARD, *port),
@@ -391,31 +405,15 @@ fn labelled(counters: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<Str
     counters.filter(|(_, count)| *count > 0).map(|(label, count)| (label.to_owned(), count)).collect()
 }
 
-/// Octets as hexadecimal digits.
-pub fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-/// Hexadecimal digits as octets; blanks and colons between octets are fine.
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b':').collect();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let octet = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks(2).map(|pair| pair.iter().all(u8::is_ascii_hexdigit).then(|| octet(pair))?).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn hexadecimal_round_trips_and_refuses_the_rest() {
-        assert_eq!(unhex("00:1f ff"), Some(vec![0, 0x1f, 0xff]));
-        assert_eq!(unhex(&hex(&[1, 2, 0xab])), Some(vec![1, 2, 0xab]));
-        for text in ["0", "+1", "zz", "0x01"] {
-            assert_eq!(unhex(text), None, "{text}");
-        }
+    fn a_frame_too_long_for_a_trial_is_called_that() {
+        let error = DataplaneError::new("run the program on", "p1", &std::io::Error::from_raw_os_error(22));
+        let text = cannot_trace(&error, &[0; 9_000]);
+        assert!(text.contains("9000 octets") && text.contains("shorten the payload"), "{text}");
+        assert_eq!(cannot_trace(&error, &[0; 64]), error.to_string());
     }
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use trunkline_core::{Mac, Pcp, Tag, Tpid, Vid};
 
-use crate::status;
+use crate::frame_text;
 
 /// Shortest frame on an Ethernet, without the FCS, in octets.
 const SHORTEST: usize = 60;
@@ -34,7 +34,7 @@ pub(super) fn hex(dst: Mac, src: Mac, tags: &[VlanTag]) -> String {
     frame.extend(tags.iter().flat_map(|tag| tag.0.to_bytes()));
     frame.extend(LOCAL_EXPERIMENT);
     frame.resize(frame.len().max(SHORTEST), 0);
-    status::hex(&frame)
+    frame_text::hex(&frame)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use trunkline_core::Mac;
 use crate::config::{self, RunDir};
 use crate::control::{self, Request};
 use crate::dataplane::Options;
+use crate::frame_text;
 use crate::offloads;
 use crate::ovsdb::Endpoint;
 use crate::run::{self, Config};
@@ -143,7 +144,8 @@ pub struct TraceArgs {
     #[arg(long)]
     port: String,
     /// The whole frame, in hexadecimal, from the destination address on
-    #[arg(long, value_name = "HEX", conflicts_with_all = ["dst", "src", "vlans"], required_unless_present = "dst")]
+    #[arg(long, value_name = "HEX", value_parser = whole_frame,
+        conflicts_with_all = ["dst", "src", "vlans"], required_unless_present = "dst")]
     frame: Option<String>,
     /// Destination address
     #[arg(long, value_name = "MAC", requires = "src")]
@@ -157,6 +159,11 @@ pub struct TraceArgs {
     /// Ask Open vSwitch the same question (ofproto/trace) and show both answers
     #[arg(long)]
     compare: bool,
+}
+
+/// A frame as it goes to the agent.
+fn whole_frame(text: &str) -> Result<String, String> {
+    frame_text::parse(text).map(|frame| frame_text::hex(&frame))
 }
 
 /// Carries out a command.
@@ -258,16 +265,18 @@ mod tests {
 
     #[test]
     fn a_trace_needs_a_whole_frame_or_both_addresses() {
+        const FRAME: &str = "020000000001 020000000002 0800";
         let parse =
             |args: &[&str]| Cli::try_parse_from([&["trunkline", "trace", "--port", "p1"], args].concat());
         assert!(parse(&[]).is_err());
         assert!(parse(&["--dst", "02:00:00:00:00:01"]).is_err());
         assert!(
-            parse(&["--frame", "00", "--dst", "02:00:00:00:00:01", "--src", "02:00:00:00:00:02"]).is_err()
+            parse(&["--frame", FRAME, "--dst", "02:00:00:00:00:01", "--src", "02:00:00:00:00:02"]).is_err()
         );
         assert!(
             parse(&["--dst", "02:00:00:00:00:01", "--src", "02:00:00:00:00:02", "--vlan", "5:7"]).is_ok()
         );
-        assert!(parse(&["--frame", "00ff"]).is_ok());
+        assert!(parse(&["--frame", FRAME]).is_ok());
+        assert!(parse(&["--frame", &FRAME[2..]]).unwrap_err().to_string().contains("14 at least"));
     }
 }

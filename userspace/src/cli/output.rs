@@ -10,7 +10,7 @@ use thiserror::Error;
 pub struct OutputError(#[from] io::Error);
 
 impl OutputError {
-    /// Whether the reader of a pipe has left, which is its right (`trunkline status | head -1`): nobody is to be told.
+    /// Whether the reader of a pipe has left, as in `trunkline status | head -1`: there is nobody to tell.
     pub fn reader_has_left(&self) -> bool {
         self.0.kind() == io::ErrorKind::BrokenPipe
     }

@@ -95,7 +95,7 @@ pub struct DataplaneError {
 }
 
 impl DataplaneError {
-    fn new(
+    pub(crate) fn new(
         operation: &'static str,
         object: impl ToString,
         cause: &(dyn std::error::Error + 'static),
