@@ -15,6 +15,7 @@ mod fixture;
 mod frame_text;
 pub mod jsonrpc;
 pub mod links;
+mod lock;
 mod offloads;
 pub mod openflow;
 pub mod ovsdb;

@@ -2,14 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -26,7 +24,7 @@ use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::ovsdb::{Endpoint, OvsdbEvent};
 use crate::real_time::real_time;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
-use crate::{frame_text, links, offloads, openflow, ovsdb, status};
+use crate::{frame_text, links, lock, offloads, openflow, ovsdb, status};
 
 /// What the agent is told when it starts.
 #[derive(Clone, Debug)]
@@ -55,9 +53,7 @@ const CONNECTS: Duration = Duration::from_secs(10);
 /// It could not start: another agent runs, privileges or kernel features are missing. Open vSwitch has all frames.
 pub async fn run(config: Config) -> Result<()> {
     check_kernel()?;
-    fs::create_dir_all(&config.run_dir.0)
-        .with_context(|| format!("cannot make the run directory {}", config.run_dir.0.display()))?;
-    let _lock = lock(&config.run_dir)?;
+    let _lock = lock::take(&config.run_dir)?;
     offloads::restore(&config.run_dir).await;
     let mut kernel = Kernel::load(config.options)?;
     if config.options.log {
@@ -232,20 +228,6 @@ fn check_kernel() -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn lock(run_dir: &RunDir) -> Result<File> {
-    let path = run_dir.lock();
-    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => bail!(
-            "another agent runs with the run directory {}: stop it first (`systemctl stop trunkline`, or `trunkline \
-             detach`)",
-            run_dir.0.display()
-        ),
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
 }
 
 fn forward_log(kernel: &mut Kernel) -> Result<()> {
