@@ -22,7 +22,7 @@ impl RunDir {
         self.0.join("agent.lock")
     }
 
-    /// The devices whose rx-vlan-offload was switched off, one name a line.
+    /// The record of the devices whose rx-vlan-offload was switched off.
     pub fn offloads(&self) -> PathBuf {
         self.0.join("rx-vlan-offload-off")
     }

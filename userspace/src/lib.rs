@@ -16,7 +16,7 @@ mod frame_text;
 pub mod jsonrpc;
 pub mod links;
 mod lock;
-mod offloads;
+pub mod offloads;
 pub mod openflow;
 pub mod ovsdb;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! The lock in the run directory that lets one agent at a time run there.
 //!
-//! Whoever can open the file can hold the lock and keep the agent from starting, so only the agent's own user may: the
-//! file is private, and nobody else can put another in its place.
+//! Whoever can open the file can hold the lock and keep the agent from starting, so only the agent's own user may:
+//! the file is private, and nobody else can put another in its place.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -182,8 +182,8 @@ mod tests {
     #[test]
     fn another_user_can_neither_hold_the_lock_nor_own_it() {
         if !geteuid().is_root() {
-            let line = "skipped: another_user_can_neither_hold_the_lock_nor_own_it: it needs root to become another user";
-            writeln!(io::stdout(), "{line}").unwrap();
+            const TEST: &str = "another_user_can_neither_hold_the_lock_nor_own_it";
+            writeln!(io::stdout(), "skipped: {TEST}: it needs root to become another user").unwrap();
             return;
         }
         let (parent, run_dir) = by_hand();

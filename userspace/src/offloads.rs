@@ -1,68 +1,95 @@
 //! Switching a NIC's rx-vlan-offload off while the program needs to see tags, and on again, come what may.
 //!
-//! What was switched off is on record in the run directory, so that the next agent, or `trunkline detach`, restores it
-//! after one that was killed.
+//! What was switched off is on record in the run directory, so that the next agent, or `trunkline detach`, restores
+//! it after one that was killed. A device is on record by what it is, not by its name: one that was renamed meanwhile
+//! is restored, and another that has its name or its index now is left as it is.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+mod identity;
+mod record;
+
+use std::path::PathBuf;
 
 use tracing::{info, warn};
 
 use crate::config::RunDir;
 use crate::links;
+use identity::{Identity, Sysfs};
+use record::{Entry, Record};
 
-/// Switches a device's rx-vlan-offload and keeps account of it in a file, so that it is restored even after a crash.
-/// Returns why it did not work.
-pub(crate) async fn switch(run_dir: &RunDir, ifindex: u32, device: &str, on: bool) -> Option<String> {
-    let path = run_dir.offloads();
-    let mut names = read_names(&path);
-    names.retain(|name| name != device);
-    if !on {
-        names.push(device.to_owned());
-        write_names(&path, &names);
+/// The devices whose rx-vlan-offload is switched, and the record of it.
+#[derive(Clone, Debug)]
+pub struct Offloads {
+    record: Record,
+    sysfs: Sysfs,
+}
+
+impl Offloads {
+    /// With the record in this run directory.
+    pub fn new(run_dir: &RunDir) -> Self {
+        Self::with_sysfs(run_dir, PathBuf::from(identity::CLASS_NET))
     }
-    match links::set_rx_vlan_offload(ifindex, on).await {
-        Ok(_) => {
-            info!(device, on, "rx-vlan-offload switched");
-            if on {
-                write_names(&path, &names);
+
+    /// The same, with the devices of another network namespace, whose `/sys/class/net` is at `class_net`.
+    pub fn with_sysfs(run_dir: &RunDir, class_net: PathBuf) -> Self {
+        Self { record: Record(run_dir.offloads()), sysfs: Sysfs(class_net) }
+    }
+
+    /// Switches a device's rx-vlan-offload and keeps account of it, so that it is restored even after a crash.
+    /// Returns why it did not work.
+    pub async fn switch(&self, ifindex: u32, device: &str, on: bool) -> Option<String> {
+        let identity = self.sysfs.identity(ifindex, device);
+        if !on {
+            self.note(identity, device).await;
+        }
+        match links::set_rx_vlan_offload(ifindex, on).await {
+            Ok(_) => {
+                info!(device, on, "rx-vlan-offload switched");
+                if on {
+                    self.strike_out(identity).await;
+                }
+                None
             }
-            None
-        }
-        Err(error) if error.is_absent() => {
-            names.retain(|name| name != device);
-            write_names(&path, &names);
-            None
-        }
-        Err(error) => {
-            warn!(device, on, %error, "rx-vlan-offload not switched");
-            Some(error.to_string())
+            Err(error) if error.is_absent() => {
+                self.strike_out(identity).await;
+                None
+            }
+            Err(error) => {
+                warn!(device, on, %error, "rx-vlan-offload not switched");
+                Some(error.to_string())
+            }
         }
     }
-}
 
-/// Switches on again what an agent that was killed had switched off.
-pub(crate) async fn restore(run_dir: &RunDir) {
-    for device in read_names(&run_dir.offloads()) {
-        if let Ok(text) = fs::read_to_string(format!("/sys/class/net/{device}/ifindex"))
-            && let Ok(ifindex) = text.trim().parse()
-        {
-            switch(run_dir, ifindex, &device, true).await;
+    /// Switches on again what an agent that was killed had switched off. A device that is not here may come back
+    /// from another network namespace, so it stays on record.
+    pub async fn restore(&self) {
+        for Entry { identity, name } in self.record.read().await {
+            match self.sysfs.find(identity) {
+                Some((ifindex, device)) => drop(self.switch(ifindex, &device, true).await),
+                None => {
+                    info!(device = name, "its rx-vlan-offload was switched off, and the device is not here")
+                }
+            }
         }
     }
-}
 
-fn read_names(path: &Path) -> Vec<String> {
-    fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
-}
+    async fn note(&self, identity: Option<Identity>, device: &str) {
+        let Some(identity) = identity else {
+            warn!(
+                device,
+                "its directory below /sys/class/net cannot be read: a switched offload is not on record"
+            );
+            return;
+        };
+        let entry = Entry { identity, name: device.to_owned() };
+        let add = |entries: &mut Vec<Entry>| {
+            entries.retain(|known| known.identity != entry.identity);
+            entries.push(entry);
+        };
+        self.record.edit(add).await;
+    }
 
-fn write_names(path: &Path, names: &[String]) {
-    let result = if names.is_empty() { fs::remove_file(path) } else { fs::write(path, names.join("\n")) };
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            warn!(path = %path.display(), %error, "switched offloads are not on record");
-        }
-        _ => {}
+    async fn strike_out(&self, identity: Option<Identity>) {
+        self.record.edit(move |entries| entries.retain(|known| Some(known.identity) != identity)).await;
     }
 }

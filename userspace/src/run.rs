@@ -21,10 +21,11 @@ use crate::config::{self, RunDir};
 use crate::control::{self, Call, Reply, Request};
 use crate::dataplane::{Gate, Kernel, KernelLeases, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
+use crate::offloads::Offloads;
 use crate::ovsdb::{Endpoint, OvsdbEvent};
 use crate::real_time::real_time;
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
-use crate::{frame_text, links, lock, offloads, openflow, ovsdb, status};
+use crate::{frame_text, links, lock, openflow, ovsdb, status};
 
 /// What the agent is told when it starts.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ const CONNECTS: Duration = Duration::from_secs(10);
 pub async fn run(config: Config) -> Result<()> {
     check_kernel()?;
     let _lock = lock::take(&config.run_dir)?;
-    offloads::restore(&config.run_dir).await;
+    Offloads::new(&config.run_dir).restore().await;
     let mut kernel = Kernel::load(config.options)?;
     if config.options.log {
         forward_log(&mut kernel)?;
@@ -124,10 +125,10 @@ pub async fn run(config: Config) -> Result<()> {
 
     notify(&[NotifyState::Stopping]);
     let (failures, effects) = agent.give_back();
-    let _turn = outside.offloads.lock().await;
+    let offloads = outside.offloads.lock().await;
     for effect in effects {
         if let Effect::RxVlanOffload { ifindex, device, on } = effect {
-            offloads::switch(&config.run_dir, ifindex, &device, on).await;
+            offloads.switch(ifindex, &device, on).await;
         }
     }
     for failure in &failures {
@@ -247,12 +248,11 @@ struct Outside {
     /// When the database was last out of reach and is in reach again.
     database_back: Instant,
     ovs_rundir: PathBuf,
-    run_dir: RunDir,
     unixctl: Unixctl,
     events: mpsc::Sender<Event>,
     followed: BTreeMap<String, AbortHandle>,
     /// Offloads are switched one at a time, in the order in which that was asked.
-    offloads: Arc<Mutex<()>>,
+    offloads: Arc<Mutex<Offloads>>,
 }
 
 impl Outside {
@@ -261,11 +261,10 @@ impl Outside {
             ovsdb: config.ovsdb.clone(),
             database_back: Instant::now(),
             ovs_rundir: config.ovs_rundir.clone(),
-            run_dir: config.run_dir.clone(),
             unixctl: Unixctl::new(&config.ovs_rundir),
             events,
             followed: BTreeMap::new(),
-            offloads: Arc::default(),
+            offloads: Arc::new(Mutex::new(Offloads::new(&config.run_dir))),
         }
     }
 
@@ -304,10 +303,10 @@ impl Outside {
             }
             Effect::Follow(bridges) => self.follow(bridges),
             Effect::RxVlanOffload { ifindex, device, on } => {
-                let (run_dir, in_turn) = (self.run_dir.clone(), self.offloads.clone());
+                let offloads = self.offloads.clone();
                 tokio::spawn(async move {
-                    let _turn = in_turn.lock().await;
-                    if let Some(cause) = offloads::switch(&run_dir, ifindex, &device, on).await {
+                    let offloads = offloads.lock().await;
+                    if let Some(cause) = offloads.switch(ifindex, &device, on).await {
                         let _ = events.send(Event::OffloadRefused { ifindex, cause }).await;
                     }
                 });

@@ -115,4 +115,10 @@ fn an_error_that_nobody_reads_is_no_panic() {
     let status =
         trunkline("status", absent.path()).stdout(Stdio::null()).stderr(left_pipe()).status().unwrap();
     assert_eq!(status.code(), Some(1));
+    // `detach` warns of it and goes on.
+    std::fs::write(absent.path().join("rx-vlan-offload-off"), "damaged").unwrap();
+    let detach = trunkline("detach", absent.path()).stderr(left_pipe()).output().unwrap();
+    assert!(detach.status.success(), "{detach:?}");
+    let detach = trunkline("detach", absent.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&detach.stderr).contains("of no use"), "{detach:?}");
 }

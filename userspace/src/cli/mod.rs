@@ -15,7 +15,7 @@ use crate::config::{self, RunDir};
 use crate::control::{self, Request};
 use crate::dataplane::Options;
 use crate::frame_text;
-use crate::offloads;
+use crate::offloads::Offloads;
 use crate::ovsdb::Endpoint;
 use crate::run::{self, Config};
 use crate::status::{FdbStation, Stats, Status, TraceReport};
@@ -238,7 +238,7 @@ async fn detach(args: &RunDirArgs) -> Result<()> {
     }
     // Programs and maps live as long as the process that holds them, so a dead agent leaves none; what it may leave is a
     // device's changed setting.
-    offloads::restore(&run_dir).await;
+    Offloads::new(&run_dir).restore().await;
     let left: Vec<u32> = aya::programs::loaded_programs()
         .filter_map(Result::ok)
         .filter(|program| program.name_as_str().is_some_and(|name| name.starts_with("trunkline_")))

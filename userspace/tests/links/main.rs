@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::programs::{Xdp, XdpMode as AttachMode};
-use support::{Namespace, ip, run, xdp_object};
+use support::{Inside, Namespace, ip, run, xdp_object};
 use tokio::sync::mpsc;
+use trunkline::config::RunDir;
 use trunkline::links::{self, Link, LinkEvent, LinkKind, Links, Peer, XdpMode};
+use trunkline::offloads::Offloads;
 
 /// Far below [`links::RESYNC`], so that what arrives was announced.
 const PROMPT: Duration = Duration::from_secs(3);
@@ -292,6 +294,56 @@ fn rx_vlan_offload_is_switched_announced_and_restored() {
         assert!(fixed.to_string().contains("does not let"), "{fixed}");
         let gone = links::set_rx_vlan_offload(99_999, false).await.unwrap_err();
         assert!(gone.is_absent(), "{gone}");
+    });
+}
+
+#[test]
+fn offloads_on_record_are_restored_by_device_and_not_by_name() {
+    let (here, elsewhere) = (Namespace::new("record"), Namespace::new("record-else"));
+    let inside = Inside::new(&here);
+    let directory = tempfile::tempdir().unwrap();
+    let agent = || Offloads::with_sysfs(&RunDir(directory.path().to_owned()), inside.class_net());
+    let elsewhere = elsewhere.name().to_owned();
+    let here_name = here.name().to_owned();
+    here.run(async {
+        ip("link add a0 type veth peer name a1");
+        ip("link add b0 type veth peer name b1");
+        ip("link add c0 type veth peer name c1");
+        let mut watcher = Watcher::start().await;
+        for device in ["a0", "b0", "c0"] {
+            let ifindex = watcher.until_link(device, "made", |_| true).await.ifindex;
+            assert_eq!(agent().switch(ifindex, device, false).await, None);
+            watcher.until_link(device, "off", |link| link.rx_vlan_offload == Some(false)).await;
+        }
+        // That agent is no more.
+        ip("link set a0 name far");
+        let index = watcher.until_link("b0", "its index", |_| true).await.ifindex;
+        ip("link del b0");
+        ip("link add a0 type veth peer name d1");
+        ip(&format!("link add b0 index {index} type veth peer name b1"));
+        ip(&format!("link set c0 netns {elsewhere}"));
+        ip(&format!("-netns {elsewhere} link set c0 name back netns {here_name}"));
+        for device in ["a0", "b0"] {
+            run(&format!("ethtool -K {device} rxvlan off"));
+        }
+        agent().restore().await;
+        watcher.until_link("far", "renamed, on", |link| link.rx_vlan_offload == Some(true)).await;
+        watcher
+            .until_link("back", "back from elsewhere, on", |link| link.rx_vlan_offload == Some(true))
+            .await;
+        for device in ["a0", "b0"] {
+            let ifindex = watcher.until_link(device, "another one", |_| true).await.ifindex;
+            assert!(!links::set_rx_vlan_offload(ifindex, false).await.unwrap(), "{device} was switched on");
+            assert_eq!(ifindex == index, device == "b0", "b0 has the index of the one before");
+        }
+
+        let far = watcher.until_link("far", "it stays", |_| true).await.ifindex;
+        links::set_rx_vlan_offload(far, false).await.unwrap();
+        agent().restore().await;
+        assert!(
+            !links::set_rx_vlan_offload(far, false).await.unwrap(),
+            "it was off by hand, and not on record"
+        );
     });
 }
 

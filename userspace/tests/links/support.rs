@@ -1,11 +1,13 @@
 //! Network namespaces, devices and a program for the tests.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::future::Future;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -36,6 +38,36 @@ impl Namespace {
                 std::panic::resume_unwind(panic);
             }
         });
+    }
+}
+
+/// A process in a namespace, which has the namespace's devices in its `/sys`.
+pub(crate) struct Inside(Child);
+
+impl Inside {
+    pub(crate) fn new(namespace: &Namespace) -> Self {
+        let mut command = Command::new("ip");
+        let child = command.args(["netns", "exec", namespace.name(), "sleep", "600"]).spawn().unwrap();
+        let inside = Self(child);
+        let name = || fs::read_to_string(format!("/proc/{}/comm", inside.0.id())).unwrap();
+        let started = Instant::now();
+        while name() != "sleep\n" {
+            assert!(started.elapsed() < Duration::from_secs(20), "{} has not become sleep", name());
+            thread::sleep(Duration::from_millis(10));
+        }
+        inside
+    }
+
+    /// `/sys/class/net` as it sees it.
+    pub(crate) fn class_net(&self) -> PathBuf {
+        format!("/proc/{}/root/sys/class/net", self.0.id()).into()
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
