@@ -3,6 +3,7 @@
 //! Tasks do the I/O and send events; the agent turns each into state and effects. Nothing else happens in between, so
 //! that a sequence of events tells the whole story.
 
+use crate::config::VswitchdRun;
 use crate::links::LinkEvent;
 use crate::openflow::OpenFlowEvent;
 use crate::ovsdb::OvsdbEvent;
@@ -44,8 +45,8 @@ pub enum Event {
         /// The reason.
         cause: String,
     },
-    /// What comes next was written to the database while this process was the one that ovs-vswitchd's pid file names.
-    Vswitchd(Option<u32>),
+    /// What comes next was written to the database while this was the run that ovs-vswitchd's pid file tells of.
+    Vswitchd(Option<VswitchdRun>),
     /// A second has passed, and this is how the host stands.
     Tick(HostFacts),
 }
@@ -53,8 +54,8 @@ pub enum Event {
 /// What is looked up every second.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostFacts {
-    /// The process that ovs-vswitchd's pid file names.
-    pub vswitchd_pid: Option<u32>,
+    /// The run that ovs-vswitchd's pid file tells of.
+    pub vswitchd: Option<VswitchdRun>,
     /// Whether 802.1Q devices can exist on this host.
     pub vlan_devices_possible: bool,
 }

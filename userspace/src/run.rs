@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::agent::Agent;
 use crate::applied::Watch;
-use crate::config::{self, RunDir};
+use crate::config::{self, RunDir, VswitchdRun};
 use crate::control::{self, Call, Reply, Request};
 use crate::dataplane::{Gate, Kernel, KernelLeases, Options};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
@@ -111,14 +111,14 @@ pub async fn run(config: Config) -> Result<()> {
         };
         let of_database = matches!(event, Event::Ovsdb(_));
         // A new ovs-vswitchd has its pid file before it writes to the database.
-        let pid = of_database.then(|| Event::Vswitchd(config::vswitchd_pid(&config.ovs_rundir)));
+        let run = of_database.then(|| Event::Vswitchd(VswitchdRun::look(&config.ovs_rundir)));
         if of_database {
             gate.acknowledge();
         }
         if matches!(event, Event::Ovsdb(OvsdbEvent::Connected)) {
             outside.database_back = Instant::now();
         }
-        for effect in pid.into_iter().chain([event]).flat_map(|event| agent.handle(event, now_s())) {
+        for effect in run.into_iter().chain([event]).flat_map(|event| agent.handle(event, now_s())) {
             outside.carry_out(effect);
         }
     }
@@ -270,7 +270,7 @@ impl Outside {
 
     fn host_facts(&self) -> HostFacts {
         HostFacts {
-            vswitchd_pid: config::vswitchd_pid(&self.ovs_rundir),
+            vswitchd: VswitchdRun::look(&self.ovs_rundir),
             vlan_devices_possible: config::vlan_devices_possible(),
         }
     }

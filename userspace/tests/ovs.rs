@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
+use trunkline::config::VswitchdRun;
 use trunkline::jsonrpc::{Connection, Limits, Message};
 use trunkline::openflow::{self, OpenFlowEvent};
 use trunkline::ovsdb::{self, Endpoint, InterfaceRow, OvsdbEvent, PortRow, Rows};
@@ -317,6 +318,28 @@ async fn commands_are_answered_or_refused() {
     let error = unixctl.call("no/such", &[]).await.unwrap_err();
     assert!(matches!(error, UnixctlError::Failed { .. }), "{error}");
     unixctl.call("version", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_is_seen_by_the_pid_file_where_the_number_stays() {
+    if !rustix::process::geteuid().is_root() {
+        const TEST: &str = "a_restart_is_seen_by_the_pid_file_where_the_number_stays";
+        writeln!(std::io::stdout(), "skipped: {TEST}: it needs root to make a namespace of processes")
+            .unwrap();
+        return;
+    }
+    let mut ovs = PrivateOvs::start();
+    ovs.start_vswitchd_as_first();
+    let unixctl = Unixctl::new(ovs.rundir());
+    let first = VswitchdRun::look(ovs.rundir()).unwrap();
+    unixctl.version().await.unwrap();
+    assert_eq!((first.pid, VswitchdRun::look(ovs.rundir())), (1, Some(first)));
+    ovs.stop_vswitchd();
+    assert_eq!(VswitchdRun::look(ovs.rundir()), Some(first), "it is not another one yet");
+    ovs.start_vswitchd_as_first();
+    let second = VswitchdRun::look(ovs.rundir()).unwrap();
+    assert!(second.pid == 1 && second != first, "{second:?}");
+    unixctl.version().await.unwrap();
 }
 
 #[tokio::test]

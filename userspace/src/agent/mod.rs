@@ -21,6 +21,7 @@ use std::sync::Arc;
 use tracing::{debug, info, warn};
 
 use crate::applied::{Applied, Next};
+use crate::config::VswitchdRun;
 use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Hooks, Installed, PortNo};
 use crate::desired::{DesiredBridge, DesiredPort};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
@@ -105,7 +106,7 @@ impl<D: Dataplane> Agent<D> {
             ovs_version: None,
             links: Arc::default(),
             links_trouble: Some("not read yet".to_owned()),
-            host: HostFacts { vswitchd_pid: None, vlan_devices_possible: true },
+            host: HostFacts { vswitchd: None, vlan_devices_possible: true },
             watched: BTreeMap::new(),
             questions: 0,
             followed: Vec::new(),
@@ -139,8 +140,8 @@ impl<D: Dataplane> Agent<D> {
                 true
             }
             Event::OffloadRefused { ifindex, cause } => self.on_offload_refused(ifindex, cause),
-            Event::Vswitchd(pid) => {
-                self.look_for_restart(pid);
+            Event::Vswitchd(run) => {
+                self.look_for_restart(run);
                 false
             }
             Event::Tick(host) => self.on_tick(host),
@@ -378,8 +379,8 @@ impl<D: Dataplane> Agent<D> {
 
     /// Whether anything may have come of the second that has passed.
     fn on_tick(&mut self, host: HostFacts) -> bool {
-        let replaced = self.look_for_restart(host.vswitchd_pid);
-        let host = HostFacts { vswitchd_pid: self.host.vswitchd_pid, ..host };
+        let replaced = self.look_for_restart(host.vswitchd);
+        let host = HostFacts { vswitchd: self.host.vswitchd, ..host };
         let mut changed = self.unsettled || replaced || host != self.host;
         self.host = host;
         changed |= self.renew();
@@ -401,20 +402,20 @@ impl<D: Dataplane> Agent<D> {
         changed
     }
 
-    /// Whether ovs-vswitchd is another process than before: then what the other one said is worth nothing.
-    fn look_for_restart(&mut self, pid: Option<u32>) -> bool {
-        let replaced = match (self.host.vswitchd_pid, pid) {
+    /// Whether ovs-vswitchd was started anew: then what was said before is worth nothing.
+    fn look_for_restart(&mut self, run: Option<VswitchdRun>) -> bool {
+        let replaced = match (self.host.vswitchd, run) {
             (Some(before), Some(now)) => before != now,
             _ => false,
         };
         if replaced {
-            info!(pid, "ovs-vswitchd was restarted");
+            info!(pid = run.map(|run| run.pid), "ovs-vswitchd was restarted");
             self.applied.restarted();
             self.watched.values_mut().for_each(Watched::void);
         } else {
             self.applied.not_restarted();
         }
-        self.host.vswitchd_pid = pid.or(self.host.vswitchd_pid);
+        self.host.vswitchd = run.or(self.host.vswitchd);
         replaced
     }
 

@@ -72,14 +72,26 @@ impl PrivateOvs {
     }
 
     pub(crate) fn start_vswitchd(&mut self) {
+        let daemon = command("ovs-vswitchd", self.dir.path());
+        self.spawn_vswitchd(daemon, None);
+    }
+
+    /// Starts it as the first process of a namespace, as a container does, so that its number is 1 every time. Needs
+    /// root.
+    pub(crate) fn start_vswitchd_as_first(&mut self) {
+        let mut daemon = command("unshare", self.dir.path());
+        daemon.args(["--pid", "--fork", "--kill-child", "ovs-vswitchd"]);
+        self.spawn_vswitchd(daemon, Some(1));
+    }
+
+    fn spawn_vswitchd(&mut self, mut daemon: Command, pid: Option<u32>) {
         let log = self.dir.path().join("vswitchd.log");
-        let mut daemon = command("ovs-vswitchd", self.dir.path());
         daemon.arg(format!("unix:{}", self.socket().display()));
         daemon.args(["--enable-dummy=override", "--disable-system", "--no-chdir", "--pidfile"]);
         daemon.arg(format!("--log-file={}", log.display()));
         let daemon = spawn(daemon);
-        let control = self.dir.path().join(format!("ovs-vswitchd.{}.ctl", daemon.0.id()));
-        let pid = daemon.0.id().to_string();
+        let pid = pid.unwrap_or(daemon.0.id()).to_string();
+        let control = self.dir.path().join(format!("ovs-vswitchd.{pid}.ctl"));
         let pidfile = self.dir.path().join("ovs-vswitchd.pid");
         wait_until("ovs-vswitchd's command socket", || {
             let written = std::fs::read_to_string(&pidfile).is_ok_and(|text| text.trim() == pid);
@@ -91,6 +103,10 @@ impl PrivateOvs {
     /// Kills it, so that it leaves its pid file behind.
     pub(crate) fn stop_vswitchd(&mut self) {
         self.vswitchd = None;
+        // In a namespace it ends a moment after the process that made the namespace.
+        let pid = std::fs::read_to_string(self.dir.path().join("ovs-vswitchd.pid")).unwrap();
+        let control = self.dir.path().join(format!("ovs-vswitchd.{}.ctl", pid.trim()));
+        wait_until("ovs-vswitchd's end", || std::os::unix::net::UnixStream::connect(&control).is_err());
     }
 
     pub(crate) fn restart_server(&mut self) {
@@ -165,7 +181,7 @@ fn not_run(command: &Command, error: &std::io::Error) -> String {
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < Duration::from_secs(20), "{what} did not appear");
+        assert!(started.elapsed() < Duration::from_secs(20), "waited for {what}");
         sleep(Duration::from_millis(10));
     }
 }

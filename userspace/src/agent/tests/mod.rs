@@ -5,7 +5,7 @@ mod rig;
 
 use trunkline_core::abi;
 
-use crate::event::{Effect, Event, HostFacts, Probe};
+use crate::event::{Effect, Event, Probe};
 use crate::fixture::{Database, tap};
 use crate::links::LinkEvent;
 use crate::ovsdb::{OvsdbEvent, Uuid};
@@ -161,8 +161,8 @@ fn whoever_changes_more_than_vlans_is_asked_first() {
         }),
         ("flows", |rig| rig.set_flows("br0", FlowTable::NormalOnly)),
         ("ovs-vswitchd", |rig| {
-            rig.host = HostFacts { vswitchd_pid: Some(101), ..rig.host };
-            rig.feed(Event::Vswitchd(Some(101)));
+            rig.restart_vswitchd();
+            rig.feed(Event::Vswitchd(rig.host.vswitchd));
         }),
         ("a device", |rig| {
             rig.links.get_mut(&2).unwrap().incarnation += 1;
@@ -419,10 +419,11 @@ fn restarted_vswitchd_is_asked_anew_and_has_applied_what_waited() {
     rig.answer();
     rig.tick();
     assert!(!rig.active("br0"));
-    rig.host = HostFacts { vswitchd_pid: None, ..rig.host };
+    let run = rig.host.vswitchd.take();
     rig.tick();
     rig.side("br0").stations.clear();
-    rig.host = HostFacts { vswitchd_pid: Some(101), ..rig.host };
+    rig.host.vswitchd = run;
+    rig.restart_vswitchd();
     rig.tick();
     rig.answer();
     assert!(rig.active("br0") && rig.stations().is_empty());

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::rig::{OURS, Rig, row};
 use crate::dataplane::{BridgeNo, LEASE_S, PortNo};
 use crate::desired::{BridgeFacts, World, compile};
-use crate::event::{Effect, Event, HostFacts};
+use crate::event::{Effect, Event};
 use crate::fdb::NOWHERE;
 use crate::fixture::{Database, shared, tap};
 use crate::links::{LinkEvent, XdpAttachment, XdpMode};
@@ -401,8 +401,7 @@ impl Story {
             }
             Step::Database(_) => {}
             Step::Restart => {
-                let pid = rig.host.vswitchd_pid.map(|pid| pid + 1);
-                rig.host = HostFacts { vswitchd_pid: pid, ..rig.host };
+                rig.restart_vswitchd();
                 self.forget("br0");
                 self.forget("br1");
                 self.reconfigure();

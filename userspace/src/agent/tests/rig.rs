@@ -7,6 +7,7 @@ use trunkline_core::{FdbEntry, FdbKey, Mac, Vid};
 
 use crate::agent::Agent;
 use crate::applied::Watch;
+use crate::config::VswitchdRun;
 use crate::dataplane::{InstalledPort, LEASE_S, Memory, PortNo};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::fdb::NOWHERE;
@@ -71,12 +72,13 @@ pub(super) struct Rig {
 impl Rig {
     /// An agent that knows nothing yet.
     pub(super) fn new(database: Database) -> Self {
+        let run = VswitchdRun { pid: 1, file: (1, 100), written: (0, 0) };
         Self {
             agent: Agent::new(Memory::default(), Vec::new(), Some(OURS), false),
             database,
             links: taps(6),
             vswitchd: BTreeMap::new(),
-            host: HostFacts { vswitchd_pid: Some(100), vlan_devices_possible: true },
+            host: HostFacts { vswitchd: Some(run), vlan_devices_possible: true },
             effects: VecDeque::new(),
             fixed: false,
             asked: BTreeMap::new(),
@@ -104,6 +106,12 @@ impl Rig {
         rig.read_database();
         rig.answer();
         rig
+    }
+
+    /// ovs-vswitchd is another process with the same number, as in a container.
+    pub(super) fn restart_vswitchd(&mut self) {
+        let run = self.host.vswitchd.as_mut().expect("it runs");
+        run.file.1 += 1;
     }
 
     pub(super) fn feed(&mut self, event: Event) {
@@ -152,7 +160,7 @@ impl Rig {
         let Some(event) = self.passed.pop_front() else { return false };
         self.agent.dataplane.gate().acknowledge();
         // As `run` does.
-        self.hand_over(Event::Vswitchd(self.host.vswitchd_pid));
+        self.hand_over(Event::Vswitchd(self.host.vswitchd));
         self.hand_over(Event::Ovsdb(event));
         true
     }
