@@ -9,6 +9,7 @@ pub mod dataplane;
 pub mod desired;
 pub mod event;
 mod explain;
+mod fault;
 pub mod fdb;
 #[cfg(test)]
 mod fixture;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, MembarrierCommand, membarrier, sched_getcpu, sched_setaffinity};
 
 use super::kernel::preempts_programs;
+use crate::fault;
 use crate::real_time::real_time;
 
 /// How long a CPU may keep the thread waiting.
@@ -41,7 +42,12 @@ impl Drain {
         let _ = thread::Builder::new().name("drain".to_owned()).spawn(move || {
             // Without the privilege it has to queue on each CPU, and RCU may be the faster.
             let _ = real_time();
-            while asked.recv().is_ok() && came_back.send(cpus().is_some_and(visit)).is_ok() {}
+            while asked.recv().is_ok() {
+                fault::check("drain");
+                if came_back.send(cpus().is_some_and(visit)).is_err() {
+                    return;
+                }
+            }
         });
         Self { ask, back, out: false }
     }

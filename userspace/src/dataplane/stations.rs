@@ -9,6 +9,7 @@ use trunkline_core::{FdbEntry, FdbKey};
 
 use super::drain::grace_period;
 use super::mapping::StationMemory;
+use crate::fault;
 
 /// How often a station is tried to be entered while others are being entered, each of which takes less than a microsecond.
 const TRIES: u32 = 10_000;
@@ -133,6 +134,7 @@ impl Stations {
 }
 
 fn free(table: &Table<StationMemory>, places: &[PlaceNo]) {
+    fault::check("free");
     grace_period();
     places.iter().for_each(|place| table.clear(*place));
     grace_period();

@@ -1,0 +1,84 @@
+//! What the agent needs before its loop: a kernel that will do, and the parts that send it events.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::tasks::{Tasks, supervised};
+use crate::applied::Watch;
+use crate::dataplane::{Gate, Kernel, KernelLeases};
+use crate::ovsdb::{self, Endpoint, OvsdbEvent};
+use crate::real_time::real_time;
+
+/// States of the database that may wait for the agent. A thread that has to wait for the agent does not read on, and the
+/// leases run out.
+const BACKLOG: usize = 1024;
+
+/// Refuses kernels on which the programs cannot work.
+///
+/// # Errors
+/// Says what is lacking.
+pub(super) fn check_kernel() -> Result<()> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (5, 15) {
+        bail!(
+            "Linux {release} is too old: 5.15 is the oldest with all that is needed (XDP links, a coarse clock for \
+             programs, forwarding between veth, tap and NIC)"
+        );
+    }
+    Ok(())
+}
+
+/// Has what the programs log written to the agent's log.
+///
+/// # Errors
+/// The log cannot be read.
+pub(super) fn forward_log(kernel: &mut Kernel, tasks: &mut Tasks) -> Result<()> {
+    let mut logger = kernel.logger().context("cannot read the log of the BPF programs")?;
+    tasks.spawn("forward the log", async move {
+        loop {
+            logger.flush();
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    Ok(())
+}
+
+/// Reads the database in a thread of its own, which is to be woken before ovs-vswitchd has finished with a change. The
+/// channel is closed when the thread has ended.
+///
+/// # Errors
+/// There can be no such thread.
+pub(super) fn follow_database(
+    endpoint: Endpoint,
+    gate: Arc<Gate<KernelLeases>>,
+) -> Result<mpsc::Receiver<OvsdbEvent>> {
+    let (events, received) = mpsc::channel(BACKLOG);
+    let watch = RefCell::new(Watch::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name("ovsdb".to_owned());
+    thread.spawn(move || {
+        // It works for microseconds at a time, but then before everything else. Without the privilege it has to queue.
+        if let Err(error) = real_time() {
+            warn!(?error, "no real-time priority (CAP_SYS_NICE) for the thread that reads the database");
+        }
+        let read = ovsdb::run(endpoint, events, move |event| {
+            if let Err(error) = gate.trip(&watch.borrow_mut().affected(&event)) {
+                warn!(%error, "a bridge was not suspended at once");
+            }
+            event
+        });
+        runtime.block_on(supervised(DATABASE, read));
+    })?;
+    Ok(received)
+}
+
+/// Name of the part that reads the database.
+pub(super) const DATABASE: &str = "read the database";
