@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, setpriority_process};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -138,6 +139,15 @@ impl Stats {
     }
 }
 
+/// What the agent may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Privileges {
+    /// Whatever the test may.
+    All,
+    /// Without `CAP_SYS_NICE`: no thread of it has real-time priority.
+    WithoutSysNice,
+}
+
 /// A running `trunkline agent`, and the command line that talks to it.
 #[derive(Debug)]
 pub struct Agent {
@@ -163,11 +173,24 @@ impl Agent {
 
     /// Starts the agent inside `netns`. `None` when there is no program under test.
     pub fn start(netns: &Netns, ovs_rundir: &Path) -> Option<Self> {
+        Self::start_with(Privileges::All, netns, ovs_rundir)
+    }
+
+    /// The same, with such privileges.
+    pub fn start_with(privileges: Privileges, netns: &Netns, ovs_rundir: &Path) -> Option<Self> {
         let program = Self::program()?;
         let run_dir = ovs_rundir.join("trunkline");
         let log = ovs_rundir.join("trunkline.log");
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut command = netns.daemon(&program.to_string_lossy());
+        let program = program.to_string_lossy();
+        let mut command = match privileges {
+            Privileges::All => netns.daemon(&program),
+            Privileges::WithoutSysNice => {
+                let mut command = netns.daemon("setpriv");
+                command.args(["--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice", &program]);
+                command
+            }
+        };
         command.arg("agent").arg("--ovs-rundir").arg(ovs_rundir).arg("--run-dir").arg(&run_dir);
         command.stdout(file.try_clone().expect("a second descriptor")).stderr(file);
         let daemon = Daemon::spawn(&mut command);
@@ -257,6 +280,37 @@ impl Agent {
         self.daemon.signal(Signal::TERM);
         let status = wait_for("the agent to end", LIMIT, || self.daemon.status());
         assert!(status.success(), "the agent ended with {status}\n--- agent\n{}", self.log());
+    }
+
+    /// Moves all its threads to one processor, where the first comes before the others, but for those with
+    /// real-time priority. Which goes on first is then no matter of luck.
+    ///
+    /// # Panics
+    /// When there is no such processor for it.
+    pub fn confine(&self, processor: usize) {
+        let mut only = CpuSet::new();
+        only.set(processor);
+        let path = format!("/proc/{}/task", self.pid());
+        for thread in fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).flatten() {
+            let name = thread.file_name().to_string_lossy().into_owned();
+            let id = name.parse().ok().and_then(Pid::from_raw);
+            let moved = sched_setaffinity(id, &only);
+            assert!(moved.is_ok(), "moving thread {name} to processor {processor}: {moved:?}");
+            if name != self.pid().to_string() {
+                let last = setpriority_process(id, 19);
+                assert!(last.is_ok(), "putting thread {name} behind the others: {last:?}");
+            }
+        }
+    }
+
+    /// SIGSTOP: it does nothing until [`Self::resume`].
+    pub fn pause(&self) {
+        self.daemon.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.daemon.signal(Signal::CONT);
     }
 
     /// SIGKILL. What the agent installed stays as it is, and the command line can still be used.

@@ -34,7 +34,7 @@ mod switch;
 mod sys;
 mod wire;
 
-pub use agent::{Agent, FdbRow, PortStats, PortStatus, Stats, Status};
+pub use agent::{Agent, FdbRow, PortStats, PortStatus, Privileges, Stats, Status};
 pub use command::{output, run, wait_for};
 pub use frames::{Frame, frame_id, station, tag};
 pub use guest::{Guest, GuestKind, Place};
@@ -55,4 +55,4 @@ pub use say::say;
 pub use settings::{number, seed};
 pub use stamp::Stamp;
 pub use switch::{BRIDGE, Deliveries, Exchange, Switch};
-pub use wire::Wire;
+pub use wire::{Wire, wait_readable};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::wire::wait_readable;
-use crate::{Agent, Frame, Host, Netns, Ovs, Status, Vlan, Wire, frame_id, patience};
+use crate::{Agent, Frame, Host, Netns, Ovs, Privileges, Stats, Status, Vlan, Wire, frame_id, patience};
 
 /// The bridge of every switch.
 pub const BRIDGE: &str = "br0";
@@ -60,6 +60,7 @@ impl Deliveries {
 #[derive(Debug)]
 pub struct Switch {
     agent: Option<Agent>,
+    privileges: Privileges,
     wires: BTreeMap<String, Wire>,
     ovs: Ovs,
     netns: Netns,
@@ -71,13 +72,20 @@ impl Switch {
     pub fn new() -> Self {
         let netns = Netns::new();
         let ovs = Ovs::start(&netns);
-        ovs.vsctl(&format!("add-br {BRIDGE} -- set Bridge {BRIDGE} datapath_type={}", Ovs::datapath_type()));
-        Self { agent: None, wires: BTreeMap::new(), ovs, netns }
+        let switch = Self { agent: None, privileges: Privileges::All, wires: BTreeMap::new(), ovs, netns };
+        switch.add_bridge(BRIDGE);
+        switch
     }
 
     /// With a tap as a port.
     pub fn port(mut self, name: &str, vlan: Vlan) -> Self {
         self.add_port(name, &vlan);
+        self
+    }
+
+    /// With agents that may do so much.
+    pub fn privileges(mut self, privileges: Privileges) -> Self {
+        self.privileges = privileges;
         self
     }
 
@@ -92,6 +100,12 @@ impl Switch {
     pub fn add_port(&mut self, name: &str, vlan: &Vlan) {
         self.plug(name);
         self.ovs.vsctl(&format!("add-port {BRIDGE} {name} {}", vlan.columns().join(" ")));
+    }
+
+    /// Adds a bridge without ports beside [`BRIDGE`].
+    pub fn add_bridge(&self, name: &str) {
+        let datapath = Ovs::datapath_type();
+        self.ovs.vsctl(&format!("add-br {name} -- set Bridge {name} datapath_type={datapath}"));
     }
 
     /// Deletes a port and its tap.
@@ -185,7 +199,7 @@ impl Switch {
 
     /// Starts the agent, if there is a program under test, without waiting for it.
     pub fn start_agent(&mut self) {
-        self.agent = Agent::start(&self.netns, self.ovs.rundir());
+        self.agent = Agent::start_with(self.privileges, &self.netns, self.ovs.rundir());
     }
 
     /// Waits until every tap's port has the fast path.
@@ -204,6 +218,11 @@ impl Switch {
     /// What the agent says of itself, if there is one.
     pub fn status(&self) -> Option<Status> {
         self.agent.as_ref().map(Agent::status)
+    }
+
+    /// Its counters, if there is one.
+    pub fn stats(&self) -> Option<Stats> {
+        self.agent.as_ref().map(Agent::stats)
     }
 
     /// Frames forwarded by the fast path from this port so far; `None` without an agent.

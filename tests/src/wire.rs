@@ -48,11 +48,15 @@ impl Wire {
     /// The next frame received, if there is one.
     pub fn receive(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; LONGEST_FRAME];
-        match read(&self.fd, &mut buffer[..]) {
-            Ok(length) => {
-                buffer.truncate(length);
-                Some(buffer)
-            }
+        let length = self.receive_into(&mut buffer)?;
+        buffer.truncate(length);
+        Some(buffer)
+    }
+
+    /// The same into a buffer that is used again and again, for many frames; returns the length.
+    pub fn receive_into(&self, buffer: &mut [u8]) -> Option<usize> {
+        match read(&self.fd, buffer) {
+            Ok(length) => Some(length),
             Err(Errno::AGAIN | Errno::INTR) => None,
             // The device is down or gone: nothing arrives.
             Err(Errno::NETDOWN | Errno::BADFD | Errno::NODEV | Errno::IO) => None,
@@ -62,7 +66,7 @@ impl Wire {
 }
 
 /// Waits until one of them has something to read, or for `limit`.
-pub(crate) fn wait_readable<'a>(wires: impl Iterator<Item = &'a Wire>, limit: Duration) {
+pub fn wait_readable<'a>(wires: impl Iterator<Item = &'a Wire>, limit: Duration) {
     let mut fds: Vec<PollFd<'_>> =
         wires.map(|wire| PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN)).collect();
     let limit = Timespec::try_from(limit).expect("a limit of seconds");
