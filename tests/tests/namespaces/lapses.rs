@@ -59,6 +59,7 @@ fn lapse(
     switch: &mut Stamped,
     pairs: &[Pair],
     wrong: &str,
+    at_once: bool,
     change: impl FnOnce(&Stamped),
     tally: &mut Tally,
 ) {
@@ -70,7 +71,7 @@ fn lapse(
         agent.pause();
     }
     let stopped = Instant::now();
-    if switch.agent().is_some() {
+    if !at_once && switch.agent().is_some() {
         assert_eq!(switch.is_fast(one, other), Some(true), "the lease has not lapsed yet");
         wait_for("the lease to lapse", STOPPED, || (switch.is_fast(one, other) == Some(false)).then_some(()));
         switch.settle();
@@ -154,10 +155,27 @@ fn stations_move(privileges: Privileges) {
                 "stations that Open vSwitch has at {new}"
             );
         };
-        lapse(&mut switch, &pairs, old, moves, &mut tally);
+        lapse(&mut switch, &pairs, old, false, moves, &mut tally);
         places.reverse();
     }
     judge("stations move during a lapse", privileges, rounds, &tally);
+}
+
+fn port_leaves_the_vlan(privileges: Privileges) {
+    let mut switch = scene(privileges);
+    let a = station();
+    let pairs: Vec<Pair> = (0..STATIONS).map(|_| (("p1", a), ("p2", station()))).collect();
+    let rounds = number("TRUNKLINE_ROUNDS").unwrap_or(ROUNDS);
+    let mut tally = Tally::default();
+    for round in 0..rounds {
+        // Before the lease ends and after it, by turns.
+        let at_once = round % 2 == 1;
+        let leave = |switch: &Stamped| drop(switch.ovs().vsctl("set Port p2 tag=20"));
+        lapse(&mut switch, &pairs, "p2", at_once, leave, &mut tally);
+        switch.ovs().vsctl("set Port p2 tag=10");
+        switch.wait_ports(&["p1", "p2", "p3"]);
+    }
+    judge("a port leaves its VLAN during a lapse", privileges, rounds, &tally);
 }
 
 #[test]
@@ -168,4 +186,14 @@ fn no_frame_goes_to_where_a_station_was_before_a_lapse() {
 #[test]
 fn no_frame_goes_to_where_a_station_was_before_a_lapse_without_real_time_priority() {
     stations_move(Privileges::WithoutSysNice);
+}
+
+#[test]
+fn no_frame_goes_by_a_rule_of_before_a_lapse() {
+    port_leaves_the_vlan(Privileges::All);
+}
+
+#[test]
+fn no_frame_goes_by_a_rule_of_before_a_lapse_without_real_time_priority() {
+    port_leaves_the_vlan(Privileges::WithoutSysNice);
 }
