@@ -5,6 +5,7 @@
 
 mod ageing;
 mod applied;
+mod brakes;
 mod changes;
 mod chaos;
 mod faults;
