@@ -20,4 +20,5 @@ mod stamped;
 mod tables;
 mod tape;
 mod tcp;
+mod warm;
 mod wire;
