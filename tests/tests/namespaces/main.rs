@@ -16,6 +16,7 @@ mod matrix;
 mod moves;
 mod neighbours;
 mod operators;
+mod order;
 mod stamped;
 mod tables;
 mod tape;
