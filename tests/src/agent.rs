@@ -173,11 +173,16 @@ impl Agent {
 
     /// Starts the agent inside `netns`. `None` when there is no program under test.
     pub fn start(netns: &Netns, ovs_rundir: &Path) -> Option<Self> {
-        Self::start_with(Privileges::All, netns, ovs_rundir)
+        Self::start_with(Privileges::All, &[], netns, ovs_rundir)
     }
 
-    /// The same, with such privileges.
-    pub fn start_with(privileges: Privileges, netns: &Netns, ovs_rundir: &Path) -> Option<Self> {
+    /// The same, with such privileges, and these variables in its environment.
+    pub fn start_with(
+        privileges: Privileges,
+        environment: &[(&str, &str)],
+        netns: &Netns,
+        ovs_rundir: &Path,
+    ) -> Option<Self> {
         let program = Self::program()?;
         let run_dir = ovs_rundir.join("trunkline");
         let log = ovs_rundir.join("trunkline.log");
@@ -192,6 +197,7 @@ impl Agent {
             }
         };
         command.arg("agent").arg("--ovs-rundir").arg(ovs_rundir).arg("--run-dir").arg(&run_dir);
+        command.envs(environment.iter().copied());
         command.stdout(file.try_clone().expect("a second descriptor")).stderr(file);
         let daemon = Daemon::spawn(&mut command);
         Some(Self { daemon, run_dir, log, netns: netns.name().to_owned() })
@@ -311,6 +317,14 @@ impl Agent {
     /// SIGCONT.
     pub fn resume(&self) {
         self.daemon.signal(Signal::CONT);
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it still runs after this time (with [`patience`]).
+    pub fn wait_end(&mut self, limit: Duration) -> std::process::ExitStatus {
+        wait_for("the agent to end", limit, || self.daemon.status())
     }
 
     /// SIGKILL. What the agent installed stays as it is, and the command line can still be used.

@@ -199,7 +199,12 @@ impl Switch {
 
     /// Starts the agent, if there is a program under test, without waiting for it.
     pub fn start_agent(&mut self) {
-        self.agent = Agent::start_with(self.privileges, &self.netns, self.ovs.rundir());
+        self.start_agent_with(&[]);
+    }
+
+    /// Starts the agent with these variables in its environment.
+    pub fn start_agent_with(&mut self, environment: &[(&str, &str)]) {
+        self.agent = Agent::start_with(self.privileges, environment, &self.netns, self.ovs.rundir());
     }
 
     /// Waits until every tap's port has the fast path.

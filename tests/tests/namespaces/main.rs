@@ -18,6 +18,7 @@ mod neighbours;
 mod operators;
 mod order;
 mod stamped;
+mod supervision;
 mod tables;
 mod tape;
 mod tcp;

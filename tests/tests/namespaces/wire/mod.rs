@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use proptest::test_runner::{TestCaseError, TestError};
 use trunkline::dataplane::{BridgeNo, PortNo};
-use trunkline::fdb::{NOWHERE, Side, reconcile};
+use trunkline::fdb::{NOWHERE, Reconciled, Side, confirmed, reconcile};
 use trunkline::unixctl::{FdbAge, FdbRow, OfPort};
 use trunkline_core::{FdbKey, PuntReason, Verdict, Vid};
 use trunkline_tests::cases::{Case, FastPath, MAX_PORTS, Step, Tally, any_case, frame_bytes, runner};
@@ -120,13 +120,16 @@ impl Judge {
         if only_one_learned && !self.corrections().is_empty() { self.catch_up() } else { Ok(()) }
     }
 
-    /// What Open vSwitch has changed by itself.
+    /// What the agent will change: what Open vSwitch has changed by itself, and stations that it learned from frames of which no
+    /// program does.
     fn corrections(&self) -> Vec<trunkline::fdb::Correction> {
         let ports = (0..=port_no(MAX_PORTS)).filter(|port| self.expectation.accelerates(*port));
         let ports: BTreeMap<u16, PortNo> = ports.map(|port| (port + 1, PortNo(port))).collect();
         let (ours, theirs) = (self.expectation.stations(), self.fast.stations());
         let side = Side { bridge: BridgeNo(0), ports: &ports, rows: &theirs };
-        reconcile(&ours, side, u32::MAX, 0).corrections
+        let Reconciled { mut corrections, missing, .. } = reconcile(&ours, side, u32::MAX, 0);
+        corrections.extend(confirmed(&missing, side).into_iter().map(|(key, [_, entry])| (key, Some(entry))));
+        corrections
     }
 
     /// Lets the agent notice it, which would otherwise take the documented second or two.
