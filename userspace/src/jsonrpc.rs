@@ -156,6 +156,12 @@ impl Framer {
         Self { limits, buffer: Vec::new(), start: 0, scanned: 0, depth: 0, in_string: false, escaped: false }
     }
 
+    /// Bytes of the unfinished message, once [`Framer::next_object`] has found no other.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
     /// Where to append what was received. Only append.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         // Only once the finished part outweighs the rest: moving the rest is then paid for by what was finished.
@@ -256,6 +262,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Any but [`JsonRpcError::Io`] and [`JsonRpcError::Closed`].
     pub fn received(&mut self) -> Result<Option<Message>, JsonRpcError> {
         self.framer.next_object()?.map(Message::parse).transpose()
+    }
+
+    /// Bytes of the message that has begun to arrive, once [`Connection::received`] has taken all others.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.framer.unfinished()
     }
 
     /// Waits until some bytes have come in. Nothing is lost if it is cancelled.

@@ -32,7 +32,10 @@ use tokio::time::{sleep, timeout};
 use wire::{Incoming, WireError};
 
 const CHUNK: usize = 16 << 10;
-const SET_UP_TIME_OUT: Duration = Duration::from_secs(5);
+/// How long an answer may take. Time spent waiting for the receiver of events does not count.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The switch is asked for an echo this long after its last answer.
+const ECHO: Duration = Duration::from_secs(5);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
@@ -95,8 +98,10 @@ enum OpenFlowError {
     VersionRefused,
     #[error("the bridge refused a request: OpenFlow error type {kind}, code {code}")]
     Refused { kind: u16, code: u16 },
-    #[error("the bridge did not answer within {} s", SET_UP_TIME_OUT.as_secs())]
+    #[error("the bridge did not answer within {} s", ANSWER.as_secs())]
     TimedOut,
+    #[error("the stream is damaged: the bridge answered a question with number {0}, which was not asked")]
+    Unasked(u32),
     /// Nobody listens to the events any more.
     #[error("the receiver of events is gone")]
     ReceiverGone,
@@ -163,13 +168,8 @@ async fn follow<E, F: Fn(OpenFlowEvent) -> E>(
     outlet: &Outlet<E, F>,
     connected: &mut bool,
 ) -> Result<Infallible, OpenFlowError> {
-    let set_up = async {
-        let mut switch = Switch { stream: UnixStream::connect(socket).await?, received: Vec::new() };
-        let ports = switch.set_up().await?;
-        Ok::<_, OpenFlowError>((switch, ports))
-    };
-    let (mut switch, mut ports) =
-        timeout(SET_UP_TIME_OUT, set_up).await.unwrap_or(Err(OpenFlowError::TimedOut))?;
+    let mut switch = Switch::connect(socket).await?;
+    let mut ports = switch.set_up().await?;
     *connected = true;
     outlet.send(|bridge| OpenFlowEvent::Connected { bridge }).await?;
     outlet.send_ports(&ports).await?;
@@ -184,12 +184,13 @@ async fn follow<E, F: Fn(OpenFlowEvent) -> E>(
                     ports.insert(number, flags);
                 }
                 Incoming::PortGone(number) => ports_changed |= ports.remove(&number).is_some(),
-                Incoming::EchoRequest(reply) => switch.stream.write_all(&reply).await?,
+                Incoming::EchoRequest(reply) => switch.send(&reply).await?,
+                Incoming::EchoReply { xid } => switch.answered(xid)?,
                 Incoming::Error { kind, code } => return Err(OpenFlowError::Refused { kind, code }),
-                Incoming::Hello { .. }
-                | Incoming::Config { .. }
-                | Incoming::Ports { .. }
-                | Incoming::Other => {}
+                Incoming::Config { xid, .. } | Incoming::Ports { xid, .. } | Incoming::Monitoring { xid } => {
+                    return Err(OpenFlowError::Unasked(xid));
+                }
+                Incoming::Hello { .. } | Incoming::Other => {}
             }
         }
         if flows_changed {
@@ -204,36 +205,56 @@ async fn follow<E, F: Fn(OpenFlowEvent) -> E>(
 struct Switch {
     stream: UnixStream,
     received: Vec<u8>,
+    /// The number of the question that is open.
+    open: Option<u32>,
+    /// How long the switch has been waited for since the last question or answer.
+    waited: Duration,
+    next_echo: u32,
 }
 
 impl Switch {
+    async fn connect(socket: &Path) -> Result<Self, OpenFlowError> {
+        let stream = timeout(ANSWER, UnixStream::connect(socket)).await;
+        let stream = stream.map_err(|_| OpenFlowError::TimedOut)??;
+        let (received, waited) = (Vec::new(), Duration::ZERO);
+        Ok(Self { stream, received, open: None, waited, next_echo: wire::FIRST_ECHO_XID })
+    }
+
     /// Says hello, makes the connection harmless, subscribes, and returns the ports.
     async fn set_up(&mut self) -> Result<BTreeMap<u16, PortFlags>, OpenFlowError> {
-        self.stream.write_all(&wire::hello()).await?;
+        self.ask(wire::UNASKED, &[&wire::hello()]).await?;
         let mut ports = BTreeMap::new();
         loop {
             for message in self.receive().await? {
                 match message {
                     Incoming::Hello { offers_us: false } => return Err(OpenFlowError::VersionRefused),
                     Incoming::Hello { offers_us: true } => {
-                        self.stream.write_all(&wire::set_controller_id()).await?;
-                        self.stream.write_all(&wire::set_async_config()).await?;
-                        self.stream.write_all(&wire::get_config()).await?;
+                        self.answered(wire::UNASKED)?;
+                        let harmless = [wire::set_controller_id(), wire::set_async_config()].concat();
+                        self.ask(wire::GET_CONFIG_XID, &[&harmless, &wire::get_config()]).await?;
                     }
-                    Incoming::Config { fragments } => {
-                        self.stream.write_all(&wire::set_config(fragments)).await?;
-                        self.stream.write_all(&wire::monitor_flows()).await?;
-                        self.stream.write_all(&wire::describe_ports()).await?;
+                    Incoming::Config { xid, fragments } => {
+                        self.answered(xid)?;
+                        let set = wire::set_config(fragments);
+                        self.ask(wire::MONITOR_XID, &[&set, &wire::monitor_flows()]).await?;
                     }
-                    Incoming::Ports { ports: described, more } => {
+                    Incoming::Monitoring { xid } => {
+                        self.answered(xid)?;
+                        self.ask(wire::PORTS_XID, &[&wire::describe_ports()]).await?;
+                    }
+                    Incoming::Ports { xid, ports: described, more } => {
+                        self.answered(xid)?;
                         ports.extend(described);
                         if !more {
                             return Ok(ports);
                         }
+                        // The next part has its time as well.
+                        self.open = Some(xid);
                     }
-                    Incoming::EchoRequest(reply) => self.stream.write_all(&reply).await?,
+                    Incoming::EchoRequest(reply) => self.send(&reply).await?,
+                    Incoming::EchoReply { xid } => return Err(OpenFlowError::Unasked(xid)),
                     Incoming::Error { kind, code } => return Err(OpenFlowError::Refused { kind, code }),
-                    // Changes that come before the description are in it.
+                    // Earlier changes are in the description, and the flow table is asked for afterwards.
                     Incoming::PortPut(..)
                     | Incoming::PortGone(_)
                     | Incoming::FlowsChanged
@@ -243,7 +264,26 @@ impl Switch {
         }
     }
 
-    /// All messages that have arrived, at least one. At most 64 KiB of an unfinished one are held.
+    async fn ask(&mut self, xid: u32, messages: &[&[u8]]) -> Result<(), OpenFlowError> {
+        self.send(&messages.concat()).await?;
+        (self.open, self.waited) = (Some(xid), Duration::ZERO);
+        Ok(())
+    }
+
+    /// Takes note of an answer, which must be to the question that is open.
+    fn answered(&mut self, xid: u32) -> Result<(), OpenFlowError> {
+        self.waited = Duration::ZERO;
+        self.open.take_if(|open| *open == xid).map(drop).ok_or(OpenFlowError::Unasked(xid))
+    }
+
+    /// A switch that does not read is as dead as one that does not write.
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), OpenFlowError> {
+        let sent = timeout(ANSWER, self.stream.write_all(bytes)).await;
+        Ok(sent.map_err(|_| OpenFlowError::TimedOut)??)
+    }
+
+    /// All messages that have arrived, at least one. At most 64 KiB of an unfinished one are held. Asks for an echo
+    /// when it is time for one and no other question is open.
     async fn receive(&mut self) -> Result<Vec<Incoming>, OpenFlowError> {
         let mut messages = Vec::new();
         loop {
@@ -255,8 +295,21 @@ impl Switch {
                 return Ok(messages);
             }
             self.received.reserve(CHUNK);
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err(OpenFlowError::Closed);
+            let limit = if self.open.is_some() { ANSWER } else { ECHO };
+            let since = Instant::now();
+            // What has already arrived is read even if no time is left.
+            let left = limit.saturating_sub(self.waited);
+            let read = timeout(left, self.stream.read_buf(&mut self.received)).await;
+            self.waited += since.elapsed();
+            match read {
+                Ok(Ok(0)) => return Err(OpenFlowError::Closed),
+                Ok(read) => drop(read?),
+                Err(_) if self.open.is_some() => return Err(OpenFlowError::TimedOut),
+                Err(_) => {
+                    let xid = self.next_echo;
+                    self.next_echo = xid.checked_add(1).unwrap_or(wire::FIRST_ECHO_XID);
+                    self.ask(xid, &[&wire::echo_request(xid)]).await?;
+                }
             }
         }
     }

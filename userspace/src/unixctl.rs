@@ -1,29 +1,27 @@
 //! ovs-vswitchd's command socket, the one `ovs-appctl` uses: what the database does not tell.
 //!
-//! [`Unixctl`] finds the socket by the daemon's pid file, keeps one connection and opens a new one when the
-//! daemon was restarted. Commands run in the daemon's main thread, so callers ask seldom, and every call ends
-//! within a time-out. The texts are those of OVS 2.13 to 4.0; a text that is not understood is an
-//! [`UnixctlError::Protocol`], never a guess.
+//! [`Unixctl`] finds the socket by the daemon's pid file, keeps a few connections and opens new ones when the daemon
+//! was restarted. Commands run in the daemon's main thread, so callers ask seldom. In each turn of its main loop the
+//! daemon serves every connection, so those who ask about many bridges at a time do not wait for each other. Every
+//! question has a time-out of its own, which begins when it is sent. The texts are those of OVS 2.13 to 4.0; a text
+//! that is not understood is an [`UnixctlError::Protocol`], never a guess.
 
+mod connections;
 mod text;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
-use serde_json::{Value, json};
 use thiserror::Error;
-use tokio::net::UnixStream;
-use tokio::sync::Mutex;
-use tokio::time::timeout;
 use trunkline_core::Mac;
 
-use crate::jsonrpc::{Connection, JsonRpcError, Limits, Message};
+use crate::jsonrpc::JsonRpcError;
+use connections::Connections;
 
 /// How long a command may take.
 pub const TIME_OUT: Duration = Duration::from_secs(2);
-
 /// Why a command gave no answer.
 #[derive(Debug, Error)]
 pub enum UnixctlError {
@@ -50,6 +48,12 @@ pub enum UnixctlError {
         command: String,
         /// How long it was given.
         after: Duration,
+    },
+    /// Others had no answer in time, or this one's turn did not come.
+    #[error("ovs-vswitchd is too slow in answering others, so it was not asked `{command}`")]
+    NotAsked {
+        /// The command.
+        command: String,
     },
     /// The daemon refused the command.
     #[error("ovs-vswitchd refused `{command}`: {message}")]
@@ -143,32 +147,14 @@ pub enum FlowTable {
     },
 }
 
-/// A client of the command socket. Clones share one connection.
+/// A client of the command socket. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Unixctl {
-    shared: Arc<Shared>,
+    shared: Arc<Connections>,
 }
-
-/// A command and its arguments.
-type Command<'c> = (&'c str, &'c [&'c str]);
 
 const DUMP_FLOWS: &str = "bridge/dump-flows";
 const FDB_SHOW: &str = "fdb/show";
-
-#[derive(Debug)]
-struct Shared {
-    rundir: PathBuf,
-    time_out: Duration,
-    open: Mutex<Option<Open>>,
-}
-
-#[derive(Debug)]
-struct Open {
-    pid: u32,
-    socket: PathBuf,
-    connection: Connection<UnixStream>,
-    last_id: u64,
-}
 
 impl Unixctl {
     /// For the ovs-vswitchd whose pid file is in `rundir`. Does not connect yet.
@@ -180,8 +166,7 @@ impl Unixctl {
     /// The same, with another time-out.
     #[must_use]
     pub fn with_time_out(rundir: &Path, time_out: Duration) -> Self {
-        let shared = Shared { rundir: rundir.to_path_buf(), time_out, open: Mutex::new(None) };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(Connections::new(rundir, time_out)) }
     }
 
     /// Runs a command, as `ovs-appctl COMMAND ARGS…` does, and returns what it prints.
@@ -189,21 +174,8 @@ impl Unixctl {
     /// # Errors
     /// Any [`UnixctlError`].
     pub async fn call(&self, command: &str, args: &[&str]) -> Result<String, UnixctlError> {
-        let [answer] = self.call_all([(command, args)]).await?;
+        let [answer] = self.shared.call_all([(command, args)]).await?;
         Ok(answer)
-    }
-
-    /// Runs commands in one turn of the daemon's main loop, which takes tens of milliseconds with a thousand ports (OVS
-    /// `lib/unixctl.c`, `run_connection`: ten at most).
-    async fn call_all<const N: usize>(
-        &self,
-        commands: [Command<'_>; N],
-    ) -> Result<[String; N], UnixctlError> {
-        let after = self.shared.time_out;
-        match timeout(after, self.shared.call_all(commands)).await {
-            Ok(result) => result,
-            Err(_) => Err(UnixctlError::TimedOut { command: all(&commands), after }),
-        }
     }
 
     /// The daemon's version, and a bridge's flow table and stations, all of the same moment.
@@ -212,7 +184,7 @@ impl Unixctl {
     /// Any [`UnixctlError`]; [`UnixctlError::Failed`] when there is no such bridge.
     pub async fn state(&self, bridge: &str) -> Result<(String, FlowTable, Vec<FdbRow>), UnixctlError> {
         let [version, flows, stations] =
-            self.call_all([("version", &[]), (DUMP_FLOWS, &[bridge]), (FDB_SHOW, &[bridge])]).await?;
+            self.shared.call_all([("version", &[]), (DUMP_FLOWS, &[bridge]), (FDB_SHOW, &[bridge])]).await?;
         Ok((
             read("version", &version, text::version)?,
             read(DUMP_FLOWS, &flows, text::flow_table)?,
@@ -266,128 +238,4 @@ impl Unixctl {
 
 fn read<T>(command: &str, answer: &str, parse: fn(&str) -> Result<T, String>) -> Result<T, UnixctlError> {
     parse(answer).map_err(|detail| UnixctlError::Protocol { command: command.to_owned(), detail })
-}
-
-impl Shared {
-    async fn call_all<const N: usize>(
-        &self,
-        commands: [Command<'_>; N],
-    ) -> Result<[String; N], UnixctlError> {
-        let mut slot = self.open.lock().await;
-        let pid = self.pid()?;
-        // Taken out, and put back after an answer: a call that was given up leaves no late answer for the next.
-        if let Some(mut open) = slot.take().filter(|open| open.pid == pid) {
-            match open.call_all(commands).await {
-                Err(UnixctlError::Stream { .. }) => {}
-                answer => {
-                    *slot = Some(open);
-                    return answer;
-                }
-            }
-        }
-        let mut open = self.connect(pid).await?;
-        let answer = open.call_all(commands).await;
-        if !matches!(answer, Err(UnixctlError::Stream { .. })) {
-            *slot = Some(open);
-        }
-        answer
-    }
-
-    fn pid(&self) -> Result<u32, UnixctlError> {
-        let path = self.rundir.join("ovs-vswitchd.pid");
-        match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map_err(|_| UnixctlError::NotRunning {
-                path,
-                cause: io::Error::new(io::ErrorKind::InvalidData, "the file holds no process id"),
-            }),
-            Err(cause) => Err(cannot_reach(path, cause)),
-        }
-    }
-
-    async fn connect(&self, pid: u32) -> Result<Open, UnixctlError> {
-        let socket = self.rundir.join(format!("ovs-vswitchd.{pid}.ctl"));
-        match UnixStream::connect(&socket).await {
-            Ok(stream) => {
-                Ok(Open { pid, socket, connection: Connection::new(stream, Limits::UNIXCTL), last_id: 0 })
-            }
-            Err(cause) => Err(cannot_reach(socket, cause)),
-        }
-    }
-}
-
-fn cannot_reach(path: PathBuf, cause: io::Error) -> UnixctlError {
-    match cause.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            UnixctlError::NotRunning { path, cause }
-        }
-        _ => UnixctlError::Unreachable { path, cause },
-    }
-}
-
-impl Open {
-    /// The answers, or the first error.
-    async fn call_all<const N: usize>(
-        &mut self,
-        commands: [Command<'_>; N],
-    ) -> Result<[String; N], UnixctlError> {
-        let exchanged = self.exchange(commands).await;
-        let answers = exchanged.map_err(|cause| UnixctlError::Stream { command: all(&commands), cause })?;
-        let mut texts = commands.map(|_| String::new());
-        for ((text, command), answer) in texts.iter_mut().zip(commands).zip(answers) {
-            *text = self.text(command, answer)?;
-        }
-        Ok(texts)
-    }
-
-    fn text(&self, command: Command<'_>, answer: Result<Value, Value>) -> Result<String, UnixctlError> {
-        match answer {
-            Ok(Value::String(text)) => Ok(text),
-            Ok(other) => Err(UnixctlError::Protocol {
-                command: command.0.to_owned(),
-                detail: format!("{} sent {} where a text belongs", self.socket.display(), kind(&other)),
-            }),
-            Err(error) => Err(UnixctlError::Failed {
-                command: [&[command.0], command.1].concat().join(" "),
-                message: error.as_str().map_or_else(|| error.to_string(), |text| text.trim_end().to_owned()),
-            }),
-        }
-    }
-
-    /// All answers, in the order of the commands.
-    async fn exchange<const N: usize>(
-        &mut self,
-        commands: [Command<'_>; N],
-    ) -> Result<[Result<Value, Value>; N], JsonRpcError> {
-        let requests = commands.map(|(command, args)| {
-            self.last_id += 1;
-            Message::Request { id: json!(self.last_id), method: command.to_owned(), params: json!(args) }
-        });
-        self.connection.send_all(&requests).await?;
-        let mut answers = commands.map(|_| Ok(Value::Null));
-        for (request, answer) in requests.iter().zip(&mut answers) {
-            *answer = match (request, self.connection.receive().await?) {
-                (Message::Request { id, .. }, Message::Reply { id: answered, result }) if answered == *id => {
-                    result
-                }
-                _ => return Err(JsonRpcError::Shapeless),
-            };
-        }
-        Ok(answers)
-    }
-}
-
-/// The names of commands, for messages.
-fn all(commands: &[Command<'_>]) -> String {
-    commands.iter().map(|(command, _)| *command).collect::<Vec<_>>().join(", ")
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }

@@ -1,6 +1,8 @@
 //! The clients of Open vSwitch against real daemons, and against servers that misbehave.
 
+mod faults;
 mod private;
+mod relay;
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;

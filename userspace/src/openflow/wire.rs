@@ -46,6 +46,13 @@ const NO_RECV: u32 = 1 << 2;
 const NO_FLOOD: u32 = 1 << 4;
 const NO_FWD: u32 = 1 << 5;
 
+/// Numbers of the questions, by which their answers are known. What the switch says of its own accord has 0.
+pub(super) const UNASKED: u32 = 0;
+pub(super) const GET_CONFIG_XID: u32 = 1;
+pub(super) const MONITOR_XID: u32 = 2;
+pub(super) const PORTS_XID: u32 = 3;
+pub(super) const FIRST_ECHO_XID: u32 = 4;
+
 /// Any but 0, and unlikely to be any `controller(id=…)` action's.
 const CONTROLLER_ID: u16 = 0x746c;
 
@@ -71,10 +78,19 @@ pub(super) enum Incoming {
     },
     /// With the reply to send.
     EchoRequest(Vec<u8>),
+    EchoReply {
+        xid: u32,
+    },
     Config {
+        xid: u32,
         fragments: u16,
     },
+    /// From now on changes of flows are told.
+    Monitoring {
+        xid: u32,
+    },
     Ports {
+        xid: u32,
         ports: BTreeMap<u16, PortFlags>,
         more: bool,
     },
@@ -84,21 +100,22 @@ pub(super) enum Incoming {
     Other,
 }
 
-fn message(kind: u8, body: &[&[u8]]) -> Vec<u8> {
+fn message(kind: u8, xid: u32, body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
     // The longest message made here is an echo's reply, which is as long as its request.
     let [high, low] = ((HEADER_LEN + body.len()) as u16).to_be_bytes();
-    let mut bytes = vec![VERSION, kind, high, low, 0, 0, 0, kind];
+    let mut bytes = vec![VERSION, kind, high, low];
+    bytes.extend(xid.to_be_bytes());
     bytes.extend(body);
     bytes
 }
 
 fn vendor(subtype: u32, body: &[&[u8]]) -> Vec<u8> {
-    message(VENDOR, &[&NICIRA.to_be_bytes(), &subtype.to_be_bytes(), &body.concat()])
+    message(VENDOR, UNASKED, &[&NICIRA.to_be_bytes(), &subtype.to_be_bytes(), &body.concat()])
 }
 
 pub(super) fn hello() -> Vec<u8> {
-    message(HELLO, &[])
+    message(HELLO, UNASKED, &[])
 }
 
 /// Takes a controller id other than 0.
@@ -113,12 +130,12 @@ pub(super) fn set_async_config() -> Vec<u8> {
 }
 
 pub(super) fn get_config() -> Vec<u8> {
-    message(GET_CONFIG_REQUEST, &[])
+    message(GET_CONFIG_REQUEST, GET_CONFIG_XID, &[])
 }
 
 /// Leaves the handling of fragments as it is, and sets a miss length other than 0.
 pub(super) fn set_config(fragments: u16) -> Vec<u8> {
-    message(SET_CONFIG, &[&fragments.to_be_bytes(), &1u16.to_be_bytes()])
+    message(SET_CONFIG, UNASKED, &[&fragments.to_be_bytes(), &1u16.to_be_bytes()])
 }
 
 /// Wants to hear of every change to any flow in any table.
@@ -128,12 +145,16 @@ pub(super) fn monitor_flows() -> Vec<u8> {
     let (id, match_len) = (1u32.to_be_bytes(), [0; 2]);
     let watched: [&[u8]; 6] =
         [&id, &NXFMF_CHANGES.to_be_bytes(), &OFPP_NONE.to_be_bytes(), &match_len, &[ALL_TABLES], &[0; 5]];
-    message(STATS_REQUEST, &[&stats, &subtype, &watched.concat()])
+    message(STATS_REQUEST, MONITOR_XID, &[&stats, &subtype, &watched.concat()])
 }
 
 /// Asks for all ports. (The features reply of OpenFlow 1.0 leaves out those beyond its 64 KiB.)
 pub(super) fn describe_ports() -> Vec<u8> {
-    message(STATS_REQUEST, &[&STATS_PORT_DESC.to_be_bytes(), &[0; 2]])
+    message(STATS_REQUEST, PORTS_XID, &[&STATS_PORT_DESC.to_be_bytes(), &[0; 2]])
+}
+
+pub(super) fn echo_request(xid: u32) -> Vec<u8> {
+    message(ECHO_REQUEST, xid, &[])
 }
 
 /// The length of the message that `bytes` begin with, if all of it is there.
@@ -155,17 +176,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Incoming, WireError> {
     let Some((&[_, kind, _, _, x0, x1, x2, x3], body)) = bytes.split_first_chunk::<HEADER_LEN>() else {
         return Err(WireError::Length(bytes.get(1).copied().unwrap_or_default()));
     };
+    let xid = u32::from_be_bytes([x0, x1, x2, x3]);
     let parsed = match kind {
         HELLO => hello_offers(body).map(|offers_us| Incoming::Hello { offers_us }),
         ERROR => error(body),
-        ECHO_REQUEST => {
-            let mut reply = message(ECHO_REPLY, &[body]);
-            reply[4..HEADER_LEN].copy_from_slice(&[x0, x1, x2, x3]);
-            Some(Incoming::EchoRequest(reply))
-        }
-        GET_CONFIG_REPLY => be16(body).map(|flags| Incoming::Config { fragments: flags & FRAGMENTS }),
+        ECHO_REQUEST => Some(Incoming::EchoRequest(message(ECHO_REPLY, xid, &[body]))),
+        ECHO_REPLY => Some(Incoming::EchoReply { xid }),
+        GET_CONFIG_REPLY => be16(body).map(|flags| Incoming::Config { xid, fragments: flags & FRAGMENTS }),
         PORT_STATUS => port_status(body),
-        STATS_REPLY => stats(body),
+        STATS_REPLY => stats(xid, body),
         VENDOR => vendor_message(body),
         _ => Some(Incoming::Other),
     };
@@ -198,18 +217,19 @@ fn port_status(body: &[u8]) -> Option<Incoming> {
     })
 }
 
-fn stats(body: &[u8]) -> Option<Incoming> {
+fn stats(xid: u32, body: &[u8]) -> Option<Incoming> {
     let more = be16(body.get(2..)?)? & STATS_MORE != 0;
     let content = body.get(4..)?;
     match be16(body)? {
         STATS_PORT_DESC => {
             let (ports, rest) = content.as_chunks::<PHY_PORT_LEN>();
-            rest.is_empty().then(|| Incoming::Ports { ports: ports.iter().map(phy_port).collect(), more })
+            let ports = || ports.iter().map(phy_port).collect();
+            rest.is_empty().then(|| Incoming::Ports { xid, ports: ports(), more })
         }
         STATS_VENDOR if be32(content)? == NICIRA && be32(content.get(4..)?)? == NXST_FLOW_MONITOR => {
             // The reply to the request itself has nothing after vendor, subtype and padding.
             let updates = content.get(12..)?;
-            Some(if updates.is_empty() { Incoming::Other } else { Incoming::FlowsChanged })
+            Some(if updates.is_empty() { Incoming::Monitoring { xid } } else { Incoming::FlowsChanged })
         }
         _ => Some(Incoming::Other),
     }
@@ -298,15 +318,15 @@ mod tests {
     #[test]
     fn requests_are_laid_out_as_in_the_headers() {
         assert_eq!(hello(), [1, 0, 0, 8, 0, 0, 0, 0]);
-        assert_eq!(set_config(1), [1, 9, 0, 12, 0, 0, 0, 9, 0, 1, 0, 1]);
+        assert_eq!(set_config(1), [1, 9, 0, 12, 0, 0, 0, 0, 0, 1, 0, 1]);
         assert_eq!(
             set_controller_id(),
-            [1, 4, 0, 24, 0, 0, 0, 4, 0, 0, 0x23, 0x20, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0x74, 0x6c]
+            [1, 4, 0, 24, 0, 0, 0, 0, 0, 0, 0x23, 0x20, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0x74, 0x6c]
         );
         assert_eq!(
             monitor_flows(),
             [
-                1, 16, 0, 40, 0, 0, 0, 16, 0xff, 0xff, 0, 0, 0, 0, 0x23, 0x20, 0, 0, 0, 2, 0, 0, 0,
+                1, 16, 0, 40, 0, 0, 0, 2, 0xff, 0xff, 0, 0, 0, 0, 0x23, 0x20, 0, 0, 0, 2, 0, 0, 0,
                 0, // stats
                 0, 0, 0, 1, 0, 14, 0xff, 0xff, 0, 0, 0xff, 0, 0, 0, 0, 0
             ]
@@ -328,7 +348,7 @@ mod tests {
     fn ports_are_described_with_their_flags() {
         let body =
             [phy_port_bytes(1, "p1", NO_RECV | NO_FWD), phy_port_bytes(0xfffe, "a-name-of-16-byt", NO_FLOOD)];
-        let reply = message(STATS_REPLY, &[&[0, 13, 0, 1], &body.concat()]);
+        let reply = message(STATS_REPLY, 7, &[&[0, 13, 0, 1], &body.concat()]);
         let flags = |name: &str, no_receive, no_forward, no_flood| PortFlags {
             name: name.to_owned(),
             no_receive,
@@ -337,13 +357,17 @@ mod tests {
         };
         let ports =
             [(1, flags("p1", true, true, false)), (0xfffe, flags("a-name-of-16-byt", false, false, true))];
-        assert_eq!(parse(&reply), Ok(Incoming::Ports { ports: ports.into(), more: true }));
+        assert_eq!(parse(&reply), Ok(Incoming::Ports { xid: 7, ports: ports.into(), more: true }));
     }
 
     #[test]
     fn port_status_tells_what_became_of_a_port() {
         let status = |reason: u8| {
-            message(PORT_STATUS, &[&[reason, 0, 0, 0, 0, 0, 0, 0], &phy_port_bytes(7, "p7", NO_FLOOD)])
+            message(
+                PORT_STATUS,
+                UNASKED,
+                &[&[reason, 0, 0, 0, 0, 0, 0, 0], &phy_port_bytes(7, "p7", NO_FLOOD)],
+            )
         };
         let flags = PortFlags { name: "p7".to_owned(), no_flood: true, ..PortFlags::default() };
         assert_eq!(parse(&status(2)), Ok(Incoming::PortPut(7, flags)));
@@ -354,9 +378,9 @@ mod tests {
     fn only_a_reply_with_updates_is_a_change() {
         let reply = |updates: &[u8]| {
             let head = [0xff, 0xff, 0, 0, 0, 0, 0x23, 0x20, 0, 0, 0, 2, 0, 0, 0, 0];
-            parse(&message(STATS_REPLY, &[&head, updates]))
+            parse(&message(STATS_REPLY, 7, &[&head, updates]))
         };
-        assert_eq!(reply(&[]), Ok(Incoming::Other));
+        assert_eq!(reply(&[]), Ok(Incoming::Monitoring { xid: 7 }));
         assert_eq!(reply(&[0, 8, 0, 4, 0, 0, 0, 0]), Ok(Incoming::FlowsChanged));
     }
 
@@ -364,7 +388,8 @@ mod tests {
     fn an_echo_is_answered_with_its_own_content() {
         let request = [1, 2, 0, 10, 1, 2, 3, 4, 0xab, 0xcd];
         let reply = vec![1, 3, 0, 10, 1, 2, 3, 4, 0xab, 0xcd];
-        assert_eq!(parse(&request), Ok(Incoming::EchoRequest(reply)));
+        assert_eq!(parse(&request), Ok(Incoming::EchoRequest(reply.clone())));
+        assert_eq!(parse(&reply), Ok(Incoming::EchoReply { xid: 0x0102_0304 }));
     }
 
     #[test]
@@ -379,7 +404,7 @@ mod tests {
     proptest! {
         #[test]
         fn junk_never_panics(kind in 0u8..30, body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse(&message(kind, &[&body]));
+            let _ = parse(&message(kind, UNASKED, &[&body]));
             let _ = parse(&body);
             let _ = complete_message(&body);
         }

@@ -19,8 +19,14 @@ use crate::jsonrpc::{Connection, JsonRpcError, Limits, Message};
 
 const DATABASE: &str = "Open_vSwitch";
 const MONITOR: &str = "trunkline";
-/// A server that says nothing for this long is asked for an echo, and has as long again to say something.
-const IDLE: Duration = Duration::from_secs(5);
+/// How long an answer may take. Time spent waiting for the receiver of events does not count.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The server is asked for an echo this long after its last answer, and has as long to answer.
+const ECHO: Duration = Duration::from_secs(5);
+/// A server that does not read is as dead as one that does not write.
+const SEND: Duration = Duration::from_secs(5);
+/// A long message that is arriving prolongs the wait for the answer by a second for each so many bytes.
+const BYTES_A_SECOND: u64 = 256 << 10;
 const CONNECT_TIME_OUT: Duration = Duration::from_secs(5);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// A local socket costs next to nothing to try.
@@ -55,6 +61,9 @@ enum SessionError {
     NoTables,
     #[error("the server's answer to {0} is not understood")]
     Answer(&'static str),
+    /// What nobody asked for stands in the place of something else, which is lost.
+    #[error("the stream is damaged: the server sent {0}, which it was not asked for")]
+    Unasked(String),
     #[error("the server cancelled the subscription")]
     Cancelled,
     #[error("{0}")]
@@ -162,12 +171,14 @@ async fn follow<E, F: Fn(OvsdbEvent) -> E>(
     outlet.send(OvsdbEvent::Changed(replica.rows())).await?;
     loop {
         let (method, params) = server.notification().await?;
-        if method == dialect.update_method() {
+        if method == dialect.update_method() && params.get(0).is_some_and(|monitor| monitor == MONITOR) {
             let updates = params.get(dialect.updates_at()).ok_or(SessionError::Answer(dialect.method()))?;
             replica.apply(dialect.format(), updates)?;
             outlet.send(OvsdbEvent::Changed(replica.rows())).await?;
         } else if method == "monitor_canceled" {
             return Err(SessionError::Cancelled);
+        } else {
+            return Err(SessionError::Unasked(method));
         }
     }
 }
@@ -246,6 +257,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 struct Server {
     connection: Connection<Box<dyn Stream>>,
     last_id: u64,
+    /// The one question that is open, and how long its answer may take.
+    open: Option<(Value, Duration)>,
+    /// How long the server has been waited for since the last question or answer.
+    waited: Duration,
 }
 
 impl Server {
@@ -258,7 +273,8 @@ impl Server {
                 Box::new(stream)
             }
         };
-        Ok(Self { connection: Connection::new(stream, Limits::OVSDB), last_id: 0 })
+        let connection = Connection::new(stream, Limits::OVSDB);
+        Ok(Self { connection, last_id: 0, open: None, waited: Duration::ZERO })
     }
 
     /// Subscribes in the newest dialect the server knows and loads the initial rows.
@@ -287,60 +303,84 @@ impl Server {
         Err(refusal)
     }
 
-    /// Sends a request and waits for its reply. No updates can come before the reply to the monitor request.
+    /// Asks a question and waits for the answer. No updates can come before the reply to the monitor request.
     async fn ask(&mut self, method: &str, params: Value) -> Result<Result<Value, Value>, SessionError> {
-        self.last_id += 1;
-        let id = json!(self.last_id);
-        let request = Message::Request { id: id.clone(), method: method.to_owned(), params };
-        self.send(&request).await?;
-        loop {
-            match self.receive().await? {
-                Message::Reply { id: answered, result } if answered == id => return Ok(result),
-                Message::Reply { .. } | Message::Notification { .. } | Message::Request { .. } => {}
-            }
+        self.question(method, params, ANSWER).await?;
+        match self.receive().await? {
+            Received::Answer(result) => Ok(result),
+            Received::Notification(method, _) => Err(SessionError::Unasked(method)),
         }
     }
 
-    /// A server that does not read is as dead as one that does not write.
-    async fn send(&mut self, message: &Message) -> Result<(), SessionError> {
-        let sent = timeout(IDLE, self.connection.send(message)).await;
-        Ok(sent.map_err(|_| SessionError::Silent)??)
-    }
-
+    /// The next notification. Has echoes answered in between, so that a silent server is noticed.
     async fn notification(&mut self) -> Result<(String, Value), SessionError> {
         loop {
-            if let Message::Notification { method, params } = self.receive().await? {
+            if let Received::Notification(method, params) = self.receive().await? {
                 return Ok((method, params));
             }
         }
     }
 
-    /// The next message, echoes answered. Sees to it that a silent server is noticed.
-    async fn receive(&mut self) -> Result<Message, SessionError> {
-        let mut asked = false;
+    async fn question(&mut self, method: &str, params: Value, limit: Duration) -> Result<(), SessionError> {
+        self.last_id += 1;
+        let id = json!(self.last_id);
+        self.send(&Message::Request { id: id.clone(), method: method.to_owned(), params }).await?;
+        (self.open, self.waited) = (Some((id, limit)), Duration::ZERO);
+        Ok(())
+    }
+
+    async fn send(&mut self, message: &Message) -> Result<(), SessionError> {
+        let sent = timeout(SEND, self.connection.send(message)).await;
+        Ok(sent.map_err(|_| SessionError::Silent)??)
+    }
+
+    /// The next answer or notification. Asks for an echo when it is time for one and no other question is open.
+    async fn receive(&mut self) -> Result<Received, SessionError> {
         loop {
-            if let Some(message) = self.connection.received()? {
-                match message {
-                    Message::Request { id, method, params } if method == "echo" => {
-                        self.send(&Message::Reply { id, result: Ok(params) }).await?;
-                    }
-                    message => return Ok(message),
+            while let Some(message) = self.connection.received()? {
+                if let Some(received) = self.take(message).await? {
+                    return Ok(received);
                 }
-                continue;
             }
-            match timeout(IDLE, self.connection.fill()).await {
-                Ok(filled) => {
-                    filled?;
-                    asked = false;
+            let limit = match &self.open {
+                Some((_, limit)) => {
+                    *limit + Duration::from_secs(self.connection.unfinished() as u64 / BYTES_A_SECOND)
                 }
-                Err(_) if asked => return Err(SessionError::Silent),
-                Err(_) => {
-                    asked = true;
-                    let echo =
-                        Message::Request { id: json!("echo"), method: "echo".to_owned(), params: json!([]) };
-                    self.send(&echo).await?;
-                }
+                None => ECHO,
+            };
+            let since = Instant::now();
+            // What has already arrived is read even if no time is left.
+            let filled = timeout(limit.saturating_sub(self.waited), self.connection.fill()).await;
+            self.waited += since.elapsed();
+            match filled {
+                Ok(filled) => filled?,
+                Err(_) if self.open.is_some() => return Err(SessionError::Silent),
+                Err(_) => self.question("echo", json!([]), ECHO).await?,
             }
         }
     }
+
+    async fn take(&mut self, message: Message) -> Result<Option<Received>, SessionError> {
+        match message {
+            Message::Request { id, method, params } if method == "echo" => {
+                self.send(&Message::Reply { id, result: Ok(params) }).await?;
+                Ok(None)
+            }
+            Message::Request { method, .. } => Err(SessionError::Unasked(method)),
+            Message::Notification { method, params } => Ok(Some(Received::Notification(method, params))),
+            Message::Reply { id, result } => match self.open.take_if(|(open, _)| *open == id) {
+                Some(_) => {
+                    self.waited = Duration::ZERO;
+                    Ok(Some(Received::Answer(result)))
+                }
+                None => Err(SessionError::Unasked(format!("a reply to {id}"))),
+            },
+        }
+    }
+}
+
+/// What the server says of its own accord or when asked.
+enum Received {
+    Answer(Result<Value, Value>),
+    Notification(String, Value),
 }

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// Both daemons, with dummy devices instead of the host's.
@@ -107,6 +108,11 @@ impl PrivateOvs {
         let pid = std::fs::read_to_string(self.dir.path().join("ovs-vswitchd.pid")).unwrap();
         let control = self.dir.path().join(format!("ovs-vswitchd.{}.ctl", pid.trim()));
         wait_until("ovs-vswitchd's end", || std::os::unix::net::UnixStream::connect(&control).is_err());
+    }
+
+    pub(crate) fn signal_vswitchd(&self, signal: Signal) {
+        let daemon = self.vswitchd.as_ref().expect("it runs");
+        rustix::process::kill_process(Pid::from_child(&daemon.0), signal).unwrap();
     }
 
     pub(crate) fn restart_server(&mut self) {
