@@ -29,7 +29,7 @@ async fn next<E>(events: &mut Receiver<E>) -> E {
 
 fn follow(socket: PathBuf) -> Receiver<OvsdbEvent> {
     let (sender, receiver) = channel(1000);
-    tokio::spawn(ovsdb::run(Endpoint::Unix(socket), sender, |event| event));
+    tokio::spawn(ovsdb::run(Endpoint::Unix(socket), sender, ()));
     receiver
 }
 

@@ -21,8 +21,10 @@ const DATABASE: &str = "Open_vSwitch";
 const MONITOR: &str = "trunkline";
 /// How long an answer may take. Time spent waiting for the receiver of events does not count.
 const ANSWER: Duration = Duration::from_secs(10);
-/// The server is asked for an echo this long after its last answer, and has as long to answer.
-const ECHO: Duration = Duration::from_secs(5);
+/// The server is asked for an echo this long after the last question: what was sent before the answer has been read then.
+const ECHO: Duration = Duration::from_secs(1);
+/// How long that answer may take.
+const ECHO_ANSWER: Duration = Duration::from_secs(5);
 /// A server that does not read is as dead as one that does not write.
 const SEND: Duration = Duration::from_secs(5);
 /// A long message that is arriving prolongs the wait for the answer by a second for each so many bytes.
@@ -73,14 +75,29 @@ enum SessionError {
     ReceiverGone,
 }
 
-/// Follows the database at `endpoint` and sends what happens as `wrap(event)`. Returns only when the receiver of
-/// `events` is gone. While the receiver does not keep up, the server is not read.
-pub async fn run<E>(endpoint: Endpoint, events: Sender<E>, wrap: impl Fn(OvsdbEvent) -> E) {
+/// Hears of everything first, on the thread that reads the database.
+pub trait Observer {
+    /// Hears of an event before it is sent.
+    fn passes(&self, event: &OvsdbEvent);
+
+    /// Hears that whatever the server had at this moment has been passed.
+    fn has_read(&self, as_of: Instant);
+}
+
+/// Hears nothing.
+impl Observer for () {
+    fn passes(&self, _: &OvsdbEvent) {}
+    fn has_read(&self, _: Instant) {}
+}
+
+/// Follows the database at `endpoint` and sends what happens, of which `observer` hears first. Returns only when the receiver
+/// of `events` is gone. While the receiver does not keep up, the server is not read.
+pub async fn run(endpoint: Endpoint, events: Sender<OvsdbEvent>, observer: impl Observer) {
     let longest_delay = match endpoint {
         Endpoint::Unix(_) => LONGEST_DELAY_UNIX,
         Endpoint::Tcp(_) => LONGEST_DELAY_TCP,
     };
-    let outlet = Outlet { events, wrap };
+    let outlet = Outlet { events, observer };
     let mut delay = FIRST_DELAY;
     let mut reported = None;
     loop {
@@ -115,14 +132,15 @@ pub async fn run<E>(endpoint: Endpoint, events: Sender<E>, wrap: impl Fn(OvsdbEv
     }
 }
 
-struct Outlet<E, F> {
-    events: Sender<E>,
-    wrap: F,
+struct Outlet<O> {
+    events: Sender<OvsdbEvent>,
+    observer: O,
 }
 
-impl<E, F: Fn(OvsdbEvent) -> E> Outlet<E, F> {
+impl<O: Observer> Outlet<O> {
     async fn send(&self, event: OvsdbEvent) -> Result<(), SessionError> {
-        self.events.send((self.wrap)(event)).await.map_err(|_| SessionError::ReceiverGone)
+        self.observer.passes(&event);
+        self.events.send(event).await.map_err(|_| SessionError::ReceiverGone)
     }
 }
 
@@ -152,9 +170,9 @@ async fn connect<S>(attempt: impl Future<Output = std::io::Result<S>>) -> Result
     timeout(CONNECT_TIME_OUT, attempt).await.unwrap_or_else(out_of_time).map_err(SessionError::Connect)
 }
 
-async fn follow<E, F: Fn(OvsdbEvent) -> E>(
+async fn follow<O: Observer>(
     endpoint: &Endpoint,
-    outlet: &Outlet<E, F>,
+    outlet: &Outlet<O>,
     connected: &mut bool,
 ) -> Result<Infallible, SessionError> {
     let mut server = Server::connect(endpoint).await?;
@@ -165,12 +183,21 @@ async fn follow<E, F: Fn(OvsdbEvent) -> E>(
         return Err(SessionError::NoTables);
     }
     let mut replica = Replica::new(subscription.clone());
+    let asked = Instant::now();
     let dialect = server.monitor(&subscription, &mut replica).await?;
     *connected = true;
     outlet.send(OvsdbEvent::Connected).await?;
     outlet.send(OvsdbEvent::Changed(replica.rows())).await?;
+    outlet.observer.has_read(asked);
     loop {
-        let (method, params) = server.notification().await?;
+        let (method, params) = match server.receive().await? {
+            Received::Notification(method, params) => (method, params),
+            // The only questions are echoes: all that the server sent before it answered one has been read.
+            Received::Answer { asked, .. } => {
+                outlet.observer.has_read(asked);
+                continue;
+            }
+        };
         if method == dialect.update_method() && params.get(0).is_some_and(|monitor| monitor == MONITOR) {
             let updates = params.get(dialect.updates_at()).ok_or(SessionError::Answer(dialect.method()))?;
             replica.apply(dialect.format(), updates)?;
@@ -259,6 +286,8 @@ struct Server {
     last_id: u64,
     /// The one question that is open, and how long its answer may take.
     open: Option<(Value, Duration)>,
+    /// When the last question was asked.
+    asked: Instant,
     /// How long the server has been waited for since the last question or answer.
     waited: Duration,
 }
@@ -274,7 +303,7 @@ impl Server {
             }
         };
         let connection = Connection::new(stream, Limits::OVSDB);
-        Ok(Self { connection, last_id: 0, open: None, waited: Duration::ZERO })
+        Ok(Self { connection, last_id: 0, open: None, asked: Instant::now(), waited: Duration::ZERO })
     }
 
     /// Subscribes in the newest dialect the server knows and loads the initial rows.
@@ -307,25 +336,16 @@ impl Server {
     async fn ask(&mut self, method: &str, params: Value) -> Result<Result<Value, Value>, SessionError> {
         self.question(method, params, ANSWER).await?;
         match self.receive().await? {
-            Received::Answer(result) => Ok(result),
+            Received::Answer { result, .. } => Ok(result),
             Received::Notification(method, _) => Err(SessionError::Unasked(method)),
-        }
-    }
-
-    /// The next notification. Has echoes answered in between, so that a silent server is noticed.
-    async fn notification(&mut self) -> Result<(String, Value), SessionError> {
-        loop {
-            if let Received::Notification(method, params) = self.receive().await? {
-                return Ok((method, params));
-            }
         }
     }
 
     async fn question(&mut self, method: &str, params: Value, limit: Duration) -> Result<(), SessionError> {
         self.last_id += 1;
-        let id = json!(self.last_id);
+        let (id, asked) = (json!(self.last_id), Instant::now());
         self.send(&Message::Request { id: id.clone(), method: method.to_owned(), params }).await?;
-        (self.open, self.waited) = (Some((id, limit)), Duration::ZERO);
+        (self.open, self.asked, self.waited) = (Some((id, limit)), asked, Duration::ZERO);
         Ok(())
     }
 
@@ -342,20 +362,24 @@ impl Server {
                     return Ok(received);
                 }
             }
+            if self.open.is_none() && self.asked.elapsed() >= ECHO {
+                self.question("echo", json!([]), ECHO_ANSWER).await?;
+            }
             let limit = match &self.open {
                 Some((_, limit)) => {
                     *limit + Duration::from_secs(self.connection.unfinished() as u64 / BYTES_A_SECOND)
                 }
-                None => ECHO,
+                None => ECHO.saturating_sub(self.asked.elapsed()),
             };
             let since = Instant::now();
             // What has already arrived is read even if no time is left.
-            let filled = timeout(limit.saturating_sub(self.waited), self.connection.fill()).await;
+            let waited = if self.open.is_some() { self.waited } else { Duration::ZERO };
+            let filled = timeout(limit.saturating_sub(waited), self.connection.fill()).await;
             self.waited += since.elapsed();
             match filled {
                 Ok(filled) => filled?,
                 Err(_) if self.open.is_some() => return Err(SessionError::Silent),
-                Err(_) => self.question("echo", json!([]), ECHO).await?,
+                Err(_) => {}
             }
         }
     }
@@ -371,7 +395,7 @@ impl Server {
             Message::Reply { id, result } => match self.open.take_if(|(open, _)| *open == id) {
                 Some(_) => {
                     self.waited = Duration::ZERO;
-                    Ok(Some(Received::Answer(result)))
+                    Ok(Some(Received::Answer { result, asked: self.asked }))
                 }
                 None => Err(SessionError::Unasked(format!("a reply to {id}"))),
             },
@@ -381,6 +405,6 @@ impl Server {
 
 /// What the server says of its own accord or when asked.
 enum Received {
-    Answer(Result<Value, Value>),
+    Answer { result: Result<Value, Value>, asked: Instant },
     Notification(String, Value),
 }

@@ -2,17 +2,18 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::now_s;
 use super::tasks::{Tasks, supervised};
 use crate::applied::Watch;
 use crate::dataplane::{Gate, Kernel, KernelLeases};
-use crate::ovsdb::{self, Endpoint, OvsdbEvent};
+use crate::ovsdb::{self, Endpoint, Observer, OvsdbEvent};
 use crate::real_time::real_time;
 
 /// States of the database that may wait for the agent. A thread that has to wait for the agent does not read on, and the
@@ -61,7 +62,8 @@ pub(super) fn follow_database(
     gate: Arc<Gate<KernelLeases>>,
 ) -> Result<mpsc::Receiver<OvsdbEvent>> {
     let (events, received) = mpsc::channel(BACKLOG);
-    let watch = RefCell::new(Watch::default());
+    gate.follow_database();
+    let gatekeeper = Gatekeeper { gate, watch: RefCell::new(Watch::default()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("ovsdb".to_owned());
     thread.spawn(move || {
@@ -69,15 +71,29 @@ pub(super) fn follow_database(
         if let Err(error) = real_time() {
             warn!(?error, "no real-time priority (CAP_SYS_NICE) for the thread that reads the database");
         }
-        let read = ovsdb::run(endpoint, events, move |event| {
-            if let Err(error) = gate.trip(&watch.borrow_mut().affected(&event)) {
-                warn!(%error, "a bridge was not suspended at once");
-            }
-            event
-        });
-        runtime.block_on(supervised(DATABASE, read));
+        runtime.block_on(supervised(DATABASE, ovsdb::run(endpoint, events, gatekeeper)));
     })?;
     Ok(received)
+}
+
+/// Suspends the bridges that a change is about as soon as it is read, and keeps leases from outliving what is known.
+struct Gatekeeper {
+    gate: Arc<Gate<KernelLeases>>,
+    watch: RefCell<Watch>,
+}
+
+impl Observer for Gatekeeper {
+    fn passes(&self, event: &OvsdbEvent) {
+        if let Err(error) = self.gate.trip(&self.watch.borrow_mut().affected(event)) {
+            warn!(%error, "a bridge was not suspended at once");
+        }
+    }
+
+    fn has_read(&self, as_of: Instant) {
+        // Both clocks are the monotonic one; seconds are rounded to the safe side.
+        let ago_s = u32::try_from(as_of.elapsed().as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        self.gate.database_read(now_s().saturating_sub(ago_s));
+    }
 }
 
 /// Name of the part that reads the database.
