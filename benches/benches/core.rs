@@ -31,7 +31,7 @@ impl TwoPorts {
         };
         Self {
             ports: [ingress, egress],
-            bridge: abi::Bridge { lease_s: NOW_S + 5, refresh_s: 75, ageing_s: 300, reserved: 0 },
+            bridge: abi::Bridge::new(NOW_S + 5, 75, 300),
             stations: [station(SENDER, 0), station(RECEIVER, 1)],
             remembers,
             flows: Cell::default(),
@@ -59,6 +59,7 @@ impl Tables for TwoPorts {
         Ok(())
     }
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
+    fn ask_to_show(&self, _: &FdbKey, _: u16) {}
     fn flows<R>(&self, _: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
         read(&self.flows.get())
     }

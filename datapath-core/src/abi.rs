@@ -40,12 +40,35 @@ pub struct Slot {
 pub struct Bridge {
     /// Until when the program may switch by itself, in seconds of the monotonic clock; 0 suspends the bridge.
     pub lease_s: u32,
-    /// How long a station may go on without a frame of it through Open vSwitch, in seconds.
+    /// How long a station may go on before the agent is asked to show it to Open vSwitch, in seconds.
+    pub show_s: u32,
+    /// How long it may go on before a frame of it is punted for that, in seconds.
     pub refresh_s: u32,
-    /// How long after such a frame its entry may be used, in seconds.
+    /// How long after it was last shown its entry may be used, in seconds.
     pub ageing_s: u32,
+}
+
+impl Bridge {
+    /// A bridge that may switch until `lease_s`. The agent has half of the time until the refresh to show a station.
+    pub const fn new(lease_s: u32, refresh_s: u32, ageing_s: u32) -> Self {
+        Self { lease_s, show_s: refresh_s / 2, refresh_s, ageing_s }
+    }
+}
+
+/// What a program asks of the agent, in the ring buffer `SHOW`: to show a station to Open vSwitch. 16 octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Show {
+    /// The bridge (`BridgeNo`).
+    pub bridge: u16,
+    /// The VLAN.
+    pub vid: u16,
+    /// The port on which it sends (`PortNo`).
+    pub port: u16,
+    /// Its address.
+    pub mac: [u8; 6],
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u16; 2],
 }
 
 /// What the program that extends leases is asked, as the octets of its frame: 16 octets, as no frame is shorter than 14.
@@ -241,7 +264,7 @@ pub const TRACE_DROP: u16 = 3;
 const _: () = {
     assert!(ABI_VERSION == 9 && matches!(ABI_SYMBOL.as_bytes(), b"TRUNKLINE_ABI_9"));
     assert!(size_of::<Slot>() == 8);
-    assert!(size_of::<Bridge>() == 16 && size_of::<Renewal>() == 16);
+    assert!(size_of::<Bridge>() == 16 && size_of::<Renewal>() == 16 && size_of::<Show>() == 16);
     assert!(size_of::<Port>() == 1056);
     assert!(size_of::<Place>() == 16);
     assert!(size_of::<Bucket>() == 64 && size_of::<Census>() == 64);

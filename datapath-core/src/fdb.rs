@@ -61,6 +61,12 @@ impl FdbEntry {
         }
     }
 
+    /// Whether the station is to be shown to Open vSwitch by now, if it is heard, `show_s` after it was last.
+    #[inline(always)]
+    pub const fn is_to_be_shown(self, now_s: u32, show_s: u32) -> bool {
+        !self.fixed && now_s.saturating_sub(self.shown_s) >= show_s
+    }
+
     /// The entry in one word, so that it is read and written in one piece. Bits 17 to 31 are zero.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {

@@ -34,6 +34,8 @@ pub trait Tables {
     fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason>;
     /// Overwrites a station that is; nothing is done for one that was forgotten meanwhile.
     fn update(&self, key: &FdbKey, entry: FdbEntry);
+    /// Asks the agent to show a station to Open vSwitch that is heard on this port.
+    fn ask_to_show(&self, key: &FdbKey, port: u16);
 
     // The flow cache, for tables that have one.
 
@@ -263,7 +265,19 @@ fn choose<F: Frame + ?Sized, T: Tables>(
         return punt(reason);
     }
     if header.dst.is_group() {
+        // It goes through Open vSwitch anyway, and so shows the station.
+        if let Some(known) = known
+            && known.is_to_be_shown(*now_s, 1)
+            && !leaves_learning(tables, port)
+        {
+            tables.update(&src, FdbEntry { shown_s: *now_s, ..known });
+        }
         return punt(PuntReason::GroupDestination);
+    }
+    if let Some(known) = known
+        && known.is_to_be_shown(*now_s, bridge.show_s)
+    {
+        tables.ask_to_show(&src, port_no);
     }
 
     let Some(station) = station else { return punt(PuntReason::UnknownDestination) };
@@ -351,9 +365,7 @@ fn source<T: Tables>(
     now_s: u32,
 ) -> Option<PuntReason> {
     let seen = FdbEntry { port: port_no, fixed: false, shown_s: now_s };
-    // Where another program follows on the way to Open vSwitch, learning is that one's: it would take the frame for
-    // one that Open vSwitch has seen already.
-    let leave = tables.hook() == Hook::Xdp && port.has(abi::PORT_TC_FOLLOWS);
+    let leave = leaves_learning(tables, port);
     let Some(known) = known else {
         if leave {
             return Some(PuntReason::NewSource);
@@ -382,6 +394,13 @@ fn source<T: Tables>(
         tables.outdate_flows();
     }
     Some(reason)
+}
+
+/// Whether another program follows on the way to Open vSwitch: learning is that one's then, as it would take the frame for one
+/// that Open vSwitch has seen already.
+#[inline(always)]
+fn leaves_learning<T: Tables>(tables: &T, port: &abi::Port) -> bool {
+    tables.hook() == Hook::Xdp && port.has(abi::PORT_TC_FOLLOWS)
 }
 
 #[cfg(test)]

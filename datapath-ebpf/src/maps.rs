@@ -13,7 +13,7 @@ use aya_ebpf::{
         bpf_redirect_map, generated::bpf_jiffies64,
     },
     macros::map,
-    maps::{Array, DevMap, PerCpuArray},
+    maps::{Array, DevMap, PerCpuArray, RingBuf},
 };
 use trunkline_core::table::{Entered, Full, Memory, Shape, Table};
 use trunkline_core::{FdbEntry, FdbKey, Hook, PuntReason, Tables, Ticks, abi};
@@ -46,6 +46,10 @@ static LEARNED: Array<u32> = Array::with_max_entries(abi::MAX_PORTS, 0);
 /// Devices to send to, by `PortNo`.
 #[map]
 static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
+
+/// Stations that the agent is asked to show to Open vSwitch. What finds no room is asked again with a later frame.
+#[map]
+static SHOW: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
 /// What is counted on each CPU, as many as the agent finds when it loads the programs. The kernel's arrays for each CPU have
 /// small values only, and so need a look-up for each port.
@@ -168,6 +172,15 @@ fn update(key: &FdbKey, entry: u64) {
     stations().update(key, FdbEntry::from_word(entry));
 }
 
+/// A function of its own, likewise.
+#[inline(never)]
+fn ask_to_show(key: &FdbKey, port: u16) {
+    let FdbKey { bridge, vid, mac } = *key;
+    let show = abi::Show { bridge, vid: vid.get(), port, mac: mac.octets(), reserved: [0; 2] };
+    // No room: as above.
+    let _ = SHOW.output::<abi::Show>(show, 0);
+}
+
 /// The tables as the ports' program of a hook uses them.
 pub(crate) struct Live {
     hook: Hook,
@@ -251,6 +264,11 @@ impl Tables for Live {
     #[inline(always)]
     fn update(&self, key: &FdbKey, entry: FdbEntry) {
         update(key, entry.to_word());
+    }
+
+    #[inline(always)]
+    fn ask_to_show(&self, key: &FdbKey, port: u16) {
+        ask_to_show(key, port);
     }
 
     #[inline(always)]
@@ -355,6 +373,8 @@ impl Tables for ReadOnly {
     }
     #[inline(always)]
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
+    #[inline(always)]
+    fn ask_to_show(&self, _: &FdbKey, _: u16) {}
     #[inline(always)]
     fn generation(&self) -> u64 {
         self.0.generation()

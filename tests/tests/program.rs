@@ -52,6 +52,7 @@ impl Tables for Host<'_> {
         Ok(())
     }
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
+    fn ask_to_show(&self, _: &FdbKey, _: u16) {}
 }
 
 #[derive(Clone, Debug)]
@@ -211,12 +212,7 @@ fn compare(hook: Hook) {
             kernel.set_station(&key, Some(entry)).unwrap();
             fdb.insert(key, entry);
         }
-        let bridge = abi::Bridge {
-            lease_s: now_s + LEASE_S,
-            refresh_s: TIMES.refresh_s,
-            ageing_s: TIMES.ageing_s,
-            reserved: 0,
-        };
+        let bridge = abi::Bridge::new(now_s + LEASE_S, TIMES.refresh_s, TIMES.ageing_s);
         let host = Host { hook, case: &case, now_s, fdb: RefCell::new(fdb), bridge };
         let outcome = switch(&case.frame[..], &host, FIRST_IFINDEX + case.ingress);
         let (trace, sent) = kernel.trace_at(hook, FIRST_IFINDEX + case.ingress, &case.frame).unwrap();

@@ -4,6 +4,8 @@
 //! that a sequence of events tells the whole story.
 
 use crate::config::VswitchdRun;
+use trunkline_core::abi;
+
 use crate::links::LinkEvent;
 use crate::openflow::OpenFlowEvent;
 use crate::ovsdb::OvsdbEvent;
@@ -35,6 +37,17 @@ pub enum Event {
         question: u64,
         /// The answer, or why there is none.
         answer: Result<Poll, String>,
+    },
+    /// Programs ask for stations to be shown to Open vSwitch.
+    Show(Vec<abi::Show>),
+    /// Open vSwitch has handled all of an [`Effect::Show`].
+    Shown {
+        /// The bridge.
+        bridge: String,
+        /// Its number.
+        question: u64,
+        /// Why it is not known whether it has.
+        answer: Result<(), String>,
     },
     /// ovs-vswitchd answered [`Effect::Settle`].
     Settled(u64),
@@ -106,6 +119,15 @@ pub enum Effect {
         known: Option<FdbStats>,
         /// Ask for the flow table too.
         flows: bool,
+    },
+    /// Have Open vSwitch handle frames as if they had come in; answer with [`Event::Shown`].
+    Show {
+        /// The bridge.
+        bridge: String,
+        /// To be repeated in the answer.
+        question: u64,
+        /// Each with the OpenFlow number of its port.
+        frames: Vec<(u16, Vec<u8>)>,
     },
     /// Wait until ovs-vswitchd has been through its main loop; answer with [`Event::Settled`].
     Settle {

@@ -33,12 +33,7 @@ impl<'s> Snapshot<'s> {
         hook: Hook,
     ) -> Self {
         let lease = |times: Option<&crate::dataplane::BridgeTimes>| match times {
-            Some(times) => abi::Bridge {
-                lease_s: now_s + LEASE_S,
-                refresh_s: times.refresh_s,
-                ageing_s: times.ageing_s,
-                reserved: 0,
-            },
+            Some(times) => abi::Bridge::new(now_s + LEASE_S, times.refresh_s, times.ageing_s),
             None => abi::Bridge::default(),
         };
         let bridges = installed.ports.values().map(|port| {
@@ -77,6 +72,7 @@ impl Tables for Snapshot<'_> {
         Ok(())
     }
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
+    fn ask_to_show(&self, _: &FdbKey, _: u16) {}
 }
 
 /// The steps of a frame that arrives on the device `ifindex`, and the core's own outcome.

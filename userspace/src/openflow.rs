@@ -15,6 +15,7 @@
 //! OpenFlow 1.0 because it is the only version that tells of `no-flood`. A bridge whose `protocols` column leaves
 //! it out refuses the connection: [`OpenFlowEvent::Disconnected`] says so.
 
+mod show;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
+pub use show::Shower;
 use wire::{Incoming, WireError};
 
 const CHUNK: usize = 16 << 10;
@@ -187,7 +189,10 @@ async fn follow<E, F: Fn(OpenFlowEvent) -> E>(
                 Incoming::EchoRequest(reply) => switch.send(&reply).await?,
                 Incoming::EchoReply { xid } => switch.answered(xid)?,
                 Incoming::Error { kind, code } => return Err(OpenFlowError::Refused { kind, code }),
-                Incoming::Config { xid, .. } | Incoming::Ports { xid, .. } | Incoming::Monitoring { xid } => {
+                Incoming::Config { xid, .. }
+                | Incoming::Ports { xid, .. }
+                | Incoming::Monitoring { xid }
+                | Incoming::Barrier { xid } => {
                     return Err(OpenFlowError::Unasked(xid));
                 }
                 Incoming::Hello { .. } | Incoming::Other => {}
@@ -252,7 +257,9 @@ impl Switch {
                         self.open = Some(xid);
                     }
                     Incoming::EchoRequest(reply) => self.send(&reply).await?,
-                    Incoming::EchoReply { xid } => return Err(OpenFlowError::Unasked(xid)),
+                    Incoming::EchoReply { xid } | Incoming::Barrier { xid } => {
+                        return Err(OpenFlowError::Unasked(xid));
+                    }
                     Incoming::Error { kind, code } => return Err(OpenFlowError::Refused { kind, code }),
                     // Earlier changes are in the description, and the flow table is asked for afterwards.
                     Incoming::PortPut(..)

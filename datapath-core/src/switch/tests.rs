@@ -29,6 +29,8 @@ struct Memory {
     now_s: Cell<u32>,
     fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
     generation: Cell<u64>,
+    /// The stations that the agent was asked to show.
+    asked: RefCell<Vec<(Mac, u16)>>,
     /// The flow cache, if there is one.
     flows: Option<RefCell<BTreeMap<u64, abi::Flows>>>,
 }
@@ -63,6 +65,9 @@ impl Tables for Memory {
     }
     fn update(&self, key: &FdbKey, entry: FdbEntry) {
         self.fdb.borrow_mut().insert(*key, entry);
+    }
+    fn ask_to_show(&self, key: &FdbKey, port: u16) {
+        self.asked.borrow_mut().push((key.mac, port));
     }
     fn generation(&self) -> u64 {
         self.generation.get()
@@ -107,13 +112,14 @@ fn trunk() -> Port {
 }
 
 fn memory(ports: &[Port]) -> Memory {
-    let bridge = Bridge { lease_s: NOW_S + 5, refresh_s: 75, ageing_s: 300, reserved: 0 };
+    let bridge = Bridge::new(NOW_S + 5, 75, 300);
     Memory {
         hook: Cell::new(Hook::Xdp),
         ports: ports.to_vec(),
         bridge,
         fdb: RefCell::default(),
         generation: Cell::new(1),
+        asked: RefCell::default(),
         now_s: Cell::new(NOW_S),
         flows: Some(RefCell::default()),
     }
@@ -245,6 +251,25 @@ fn reserved_destinations_do_not_move_a_station() {
     let bpdu = untagged(Mac::new([1, 0x80, 0xc2, 0, 0, 0]), A);
     assert_eq!(tables.run(2, &bpdu), Verdict::Punt(PuntReason::ReservedDestination));
     assert_eq!(tables.entry(A, 10).unwrap().port, 1);
+}
+
+#[test]
+fn the_agent_is_asked_to_show_a_station_before_a_frame_has_to() {
+    let there = || Verdict::Forward { port: 2, tag: TagOp::Keep };
+    for (age_s, asked) in [(36, vec![]), (37, vec![(A, 1)]), (74, vec![(A, 1)])] {
+        let tables = memory(&[access(10), access(10)]).station(A, 10, 1, age_s).station(B, 10, 2, 0);
+        assert_eq!(tables.run(1, &untagged(B, A)), there(), "after {age_s} s");
+        assert_eq!(*tables.asked.borrow(), asked, "after {age_s} s");
+        assert_eq!(tables.entry(A, 10).unwrap().shown_s, NOW_S - age_s, "that is the agent's");
+    }
+}
+
+#[test]
+fn a_frame_to_a_group_shows_its_station() {
+    let tables = memory(&[access(10), access(10)]).station(A, 10, 1, 40).station(B, 10, 2, 0);
+    assert_eq!(tables.run(1, &untagged(Mac::BROADCAST, A)), Verdict::Punt(PuntReason::GroupDestination));
+    assert_eq!(tables.entry(A, 10).unwrap().shown_s, NOW_S);
+    assert!(tables.asked.borrow().is_empty());
 }
 
 #[test]

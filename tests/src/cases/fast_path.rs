@@ -46,12 +46,7 @@ impl Tables for HostTables {
         self.ports.get(usize::from(port_no))
     }
     fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge> {
-        static BRIDGE: abi::Bridge = abi::Bridge {
-            lease_s: u32::MAX,
-            refresh_s: TIMES.refresh_s,
-            ageing_s: TIMES.ageing_s,
-            reserved: 0,
-        };
+        static BRIDGE: abi::Bridge = abi::Bridge::new(u32::MAX, TIMES.refresh_s, TIMES.ageing_s);
         (bridge_no == 0).then_some(&BRIDGE)
     }
     fn now_s(&self) -> u32 {
@@ -67,6 +62,7 @@ impl Tables for HostTables {
     fn update(&self, key: &FdbKey, entry: FdbEntry) {
         self.fdb.borrow_mut().insert(*key, entry);
     }
+    fn ask_to_show(&self, _: &FdbKey, _: u16) {}
     fn generation(&self) -> u64 {
         self.generation.get()
     }

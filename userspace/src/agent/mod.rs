@@ -12,6 +12,7 @@
 
 mod offload;
 mod refresh;
+mod show;
 mod stations;
 mod watched;
 
@@ -134,6 +135,14 @@ impl<D: Dataplane> Agent<D> {
             Event::OpenFlow(event) => self.on_openflow(event),
             Event::Probed { bridge, question, answer } => self.on_probed(&bridge, question, answer),
             Event::Polled { bridge, question, answer } => self.on_polled(&bridge, question, answer),
+            Event::Show(shows) => {
+                self.on_show(&shows);
+                false
+            }
+            Event::Shown { bridge, question, answer } => {
+                self.on_shown(&bridge, question, answer);
+                false
+            }
             Event::Settled(token) => {
                 let next = self.applied.settled(token);
                 self.settle(next);

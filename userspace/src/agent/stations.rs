@@ -58,7 +58,7 @@ impl<D: Dataplane> Agent<D> {
         self.dataplane.confirm(number, &confirmed)
     }
 
-    fn ports_by_ofport(&self, bridge: &str) -> BTreeMap<u16, PortNo> {
+    pub(super) fn ports_by_ofport(&self, bridge: &str) -> BTreeMap<u16, PortNo> {
         let Some(desired) = self.desired.iter().find(|desired| desired.name == bridge) else {
             return BTreeMap::new();
         };

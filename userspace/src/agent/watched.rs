@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::show::Showing;
 use super::stations::SWEEP_S;
 use crate::desired::BridgeFacts;
 use crate::event::{Effect, Probe};
@@ -23,6 +24,7 @@ pub(super) struct Watched {
     pub(super) trouble: Option<String>,
     /// The second of the last question, and the questions in it.
     asked: (u32, u32),
+    pub(super) showing: Showing,
 }
 
 /// Where the question for flows and stations stands.
@@ -70,8 +72,13 @@ fn has_static(rows: &[FdbRow]) -> bool {
 
 impl Default for Watched {
     fn default() -> Self {
-        let mut new =
-            Self { inquiry: Inquiry::Void, port_flags: Ok(BTreeMap::new()), trouble: None, asked: (0, 0) };
+        let mut new = Self {
+            inquiry: Inquiry::Void,
+            port_flags: Ok(BTreeMap::new()),
+            trouble: None,
+            asked: (0, 0),
+            showing: Showing::default(),
+        };
         new.unfollow();
         new
     }

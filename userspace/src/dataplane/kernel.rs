@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, DevMap, Map, MapData, MapError},
+    maps::{Array, DevMap, Map, MapData, MapError, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use rustix::time::{ClockId, clock_getres, clock_gettime};
@@ -184,6 +184,14 @@ impl Kernel {
     /// The log's ring buffer could not be opened.
     pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
         aya_log::EbpfLogger::init(&mut self.ebpf)
+    }
+
+    /// Where the programs ask for stations to be shown, for whoever reads it; there is one reader.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn shows(&mut self) -> Result<RingBuf<MapData>, LoadError> {
+        map(&mut self.ebpf, "SHOW")
     }
 
     /// The XDP program on the ports, for benchmarks and tests that run it directly.
@@ -451,6 +459,14 @@ impl Dataplane for Kernel {
             result = result.and(set.map_err(|e| DataplaneError::new("enter", station(), &e)));
         }
         result.and(self.outdate_flows())
+    }
+
+    fn station(&self, key: &FdbKey) -> Option<FdbEntry> {
+        self.stations.get(key)
+    }
+
+    fn replace_station(&mut self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) -> bool {
+        self.stations.replace(key, expected, entry)
     }
 
     fn add_stations(&mut self, stations: &[(FdbKey, FdbEntry)]) -> Result<usize, DataplaneError> {

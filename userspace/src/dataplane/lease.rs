@@ -172,8 +172,7 @@ impl<T: LeaseTable> Gate<T> {
     ) -> Result<bool, DataplaneError> {
         let mut state = self.lock();
         let Some(lease_s) = state.lease_from(name, now_s) else { return Ok(false) };
-        let BridgeTimes { refresh_s, ageing_s } = times;
-        state.table.write(bridge, abi::Bridge { lease_s, refresh_s, ageing_s, reserved: 0 })?;
+        state.table.write(bridge, abi::Bridge::new(lease_s, times.refresh_s, times.ageing_s))?;
         state.bridges.insert(bridge, Bridge { name: name.to_owned(), lease: Lease::Confirming });
         Ok(true)
     }

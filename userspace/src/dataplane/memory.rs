@@ -145,9 +145,7 @@ impl Dataplane for Memory {
             return Ok(false);
         }
         for (key, [expected, entry]) in stations {
-            if let Some(known) = self.stations.get_mut(key).filter(|known| *known == expected) {
-                *known = *entry;
-            }
+            self.replace_station(key, *expected, *entry);
         }
         Ok(true)
     }
@@ -178,6 +176,15 @@ impl Dataplane for Memory {
             };
         }
         Ok(())
+    }
+
+    fn station(&self, key: &FdbKey) -> Option<FdbEntry> {
+        self.stations.get(key).copied()
+    }
+
+    fn replace_station(&mut self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) -> bool {
+        let known = self.stations.get_mut(key).filter(|known| **known == expected);
+        known.map(|known| *known = entry).is_some()
     }
 
     fn add_stations(&mut self, stations: &[(FdbKey, FdbEntry)]) -> Result<usize, DataplaneError> {

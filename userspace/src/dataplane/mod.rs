@@ -175,6 +175,12 @@ pub trait Dataplane {
     /// The first one that could not be written, for want of room; the others are.
     fn set_stations(&mut self, changes: &[(FdbKey, Option<FdbEntry>)]) -> Result<(), DataplaneError>;
 
+    /// One station.
+    fn station(&self, key: &FdbKey) -> Option<FdbEntry>;
+
+    /// Overwrites the entry of a station, if it is still as expected. Returns whether it was.
+    fn replace_station(&mut self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) -> bool;
+
     /// Enters stations as they are, where there is none yet. Returns how many there was room for.
     ///
     /// # Errors

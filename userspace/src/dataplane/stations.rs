@@ -81,10 +81,14 @@ impl Stations {
         true
     }
 
-    /// Overwrites a station that is still as expected.
-    pub(super) fn replace(&self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) {
-        // One that a program has written meanwhile is newer.
-        let _ = !key.mac.is_group() && self.table.replace(key, expected, entry);
+    /// One station.
+    pub(super) fn get(&self, key: &FdbKey) -> Option<FdbEntry> {
+        if key.mac.is_group() { None } else { self.table.get(key) }
+    }
+
+    /// Overwrites a station that is still as expected: what a program has written meanwhile is newer. Returns whether it was.
+    pub(super) fn replace(&self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) -> bool {
+        !key.mac.is_group() && self.table.replace(key, expected, entry)
     }
 
     /// Removes a station, if it is there.

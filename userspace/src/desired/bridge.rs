@@ -120,7 +120,7 @@ pub(super) fn flow_gate(facts: &BridgeFacts) -> Option<String> {
 /// Ageing as Open vSwitch applies it, and a refresh well within it.
 pub(super) fn times(row: &BridgeRow) -> BridgeTimes {
     let ageing_s = setting(row, "mac-aging-time", AGEING_S);
-    BridgeTimes { refresh_s: ageing_s / 4, ageing_s }
+    BridgeTimes { refresh_s: ageing_s / 2, ageing_s }
 }
 
 /// The size of Open vSwitch's table.

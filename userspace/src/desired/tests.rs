@@ -70,7 +70,7 @@ fn plain_bridge_is_accelerated_with_all_its_ports() {
     let plain = bridge(|_| {});
     assert_eq!((plain.name.as_str(), plain.datapath.as_str()), ("br0", "system"));
     assert_eq!((plain.reason, plain.eligible, plain.table_size), (None, true, 8192));
-    assert_eq!(plain.times, BridgeTimes { refresh_s: 75, ageing_s: 300 });
+    assert_eq!(plain.times, BridgeTimes { refresh_s: 150, ageing_s: 300 });
     let names: Vec<_> = plain.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(names, ["p1", "p2"]);
     for port in plain.ports {
@@ -363,7 +363,7 @@ fn ageing_and_table_size_are_read_as_open_vswitch_does() {
         [("60", 60), ("1", 15), ("9999", 3600), ("0", 300), ("-4", 15), ("soon", 300), (" 20", 20)]
     {
         let bridge = bridge(|s| set(&mut s.database.bridge("br0").other_config, "mac-aging-time", text));
-        assert_eq!(bridge.times, BridgeTimes { refresh_s: ageing_s / 4, ageing_s }, "{text}");
+        assert_eq!(bridge.times, BridgeTimes { refresh_s: ageing_s / 2, ageing_s }, "{text}");
     }
     for (text, size) in [("5", 10), ("2000000", 1_000_000), ("100", 100), ("", 8192)] {
         let bridge = bridge(|s| set(&mut s.database.bridge("br0").other_config, "mac-table-size", text));

@@ -20,8 +20,11 @@ const GET_CONFIG_REQUEST: u8 = 7;
 const GET_CONFIG_REPLY: u8 = 8;
 const SET_CONFIG: u8 = 9;
 const PORT_STATUS: u8 = 12;
+const PACKET_OUT: u8 = 13;
 const STATS_REQUEST: u8 = 16;
 const STATS_REPLY: u8 = 17;
+const BARRIER_REQUEST: u8 = 18;
+const BARRIER_REPLY: u8 = 19;
 
 const STATS_PORT_DESC: u16 = 13;
 const STATS_VENDOR: u16 = 0xffff;
@@ -36,6 +39,9 @@ const NXST_FLOW_MONITOR: u32 = 2;
 /// ADD, DELETE and MODIFY; neither the flows there are, nor their actions.
 const NXFMF_CHANGES: u16 = 1 << 1 | 1 << 2 | 1 << 3;
 const OFPP_NONE: u16 = 0xffff;
+const OFPP_NORMAL: u16 = 0xfffa;
+const OFPAT_OUTPUT: u16 = 0;
+const NO_BUFFER: u32 = u32::MAX;
 const ALL_TABLES: u8 = 0xff;
 
 const PORT_STATUS_DELETE: u8 = 1;
@@ -51,7 +57,8 @@ pub(super) const UNASKED: u32 = 0;
 pub(super) const GET_CONFIG_XID: u32 = 1;
 pub(super) const MONITOR_XID: u32 = 2;
 pub(super) const PORTS_XID: u32 = 3;
-pub(super) const FIRST_ECHO_XID: u32 = 4;
+pub(super) const BARRIER_XID: u32 = 4;
+pub(super) const FIRST_ECHO_XID: u32 = 5;
 
 /// Any but 0, and unlikely to be any `controller(id=…)` action's.
 const CONTROLLER_ID: u16 = 0x746c;
@@ -87,6 +94,10 @@ pub(super) enum Incoming {
     },
     /// From now on changes of flows are told.
     Monitoring {
+        xid: u32,
+    },
+    /// All that was asked before has been done.
+    Barrier {
         xid: u32,
     },
     Ports {
@@ -129,6 +140,11 @@ pub(super) fn set_async_config() -> Vec<u8> {
     vendor(NXT_SET_ASYNC_CONFIG, &[&[0; 8], &ports, &ports, &[0; 8]])
 }
 
+/// Nothing at all, for either role.
+pub(super) fn mute() -> Vec<u8> {
+    vendor(NXT_SET_ASYNC_CONFIG, &[&[0; 24]])
+}
+
 pub(super) fn get_config() -> Vec<u8> {
     message(GET_CONFIG_REQUEST, GET_CONFIG_XID, &[])
 }
@@ -151,6 +167,19 @@ pub(super) fn monitor_flows() -> Vec<u8> {
 /// Asks for all ports. (The features reply of OpenFlow 1.0 leaves out those beyond its 64 KiB.)
 pub(super) fn describe_ports() -> Vec<u8> {
     message(STATS_REQUEST, PORTS_XID, &[&STATS_PORT_DESC.to_be_bytes(), &[0; 2]])
+}
+
+/// Has the frame handled by NORMAL as if it had come in by the port (`struct ofp10_packet_out`, `struct
+/// ofp10_action_output`).
+pub(super) fn packet_out(in_port: u16, frame: &[u8]) -> Vec<u8> {
+    let action = [OFPAT_OUTPUT, 8, OFPP_NORMAL, 0].map(u16::to_be_bytes).concat();
+    let head = [&NO_BUFFER.to_be_bytes()[..], &in_port.to_be_bytes(), &(action.len() as u16).to_be_bytes()];
+    message(PACKET_OUT, UNASKED, &[&head.concat(), &action, frame])
+}
+
+/// Asks for a word when all that was asked before has been done.
+pub(super) fn barrier() -> Vec<u8> {
+    message(BARRIER_REQUEST, BARRIER_XID, &[])
 }
 
 pub(super) fn echo_request(xid: u32) -> Vec<u8> {
@@ -183,6 +212,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Incoming, WireError> {
         ECHO_REQUEST => Some(Incoming::EchoRequest(message(ECHO_REPLY, xid, &[body]))),
         ECHO_REPLY => Some(Incoming::EchoReply { xid }),
         GET_CONFIG_REPLY => be16(body).map(|flags| Incoming::Config { xid, fragments: flags & FRAGMENTS }),
+        BARRIER_REPLY => Some(Incoming::Barrier { xid }),
         PORT_STATUS => port_status(body),
         STATS_REPLY => stats(xid, body),
         VENDOR => vendor_message(body),

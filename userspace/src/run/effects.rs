@@ -15,7 +15,7 @@ use crate::config::{self, VswitchdRun};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::fault;
 use crate::offloads::Offloads;
-use crate::openflow;
+use crate::openflow::{self, Shower};
 use crate::ovsdb::{self, Endpoint};
 use crate::unixctl::{FdbStats, Unixctl, UnixctlError};
 
@@ -32,6 +32,7 @@ pub(super) struct Executor {
     pub(super) database_back: Instant,
     ovs_rundir: PathBuf,
     pub(super) unixctl: Unixctl,
+    shower: Shower,
     events: mpsc::Sender<Event>,
     followed: BTreeMap<String, AbortHandle>,
     /// Offloads are switched one at a time, in the order in which that was asked.
@@ -45,6 +46,7 @@ impl Executor {
             database_back: Instant::now(),
             ovs_rundir: config.ovs_rundir.clone(),
             unixctl: Unixctl::new(&config.ovs_rundir),
+            shower: Shower::new(config.ovs_rundir.clone()),
             events,
             followed: BTreeMap::new(),
             offloads: Arc::new(Mutex::new(Offloads::new(&config.run_dir))),
@@ -75,6 +77,14 @@ impl Executor {
                     let answer =
                         poll(&unixctl, &bridge, known, flows).await.map_err(|error| error.to_string());
                     let _ = events.send(Event::Polled { bridge, question, answer }).await;
+                });
+            }
+            Effect::Show { bridge, question, frames } => {
+                let shower = self.shower.clone();
+                tokio::spawn(async move {
+                    fault::check("show");
+                    let answer = shower.show(&bridge, &frames).await;
+                    let _ = events.send(Event::Shown { bridge, question, answer }).await;
                 });
             }
             Effect::Settle { token, connecting } => {

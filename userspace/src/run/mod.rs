@@ -71,6 +71,8 @@ pub async fn run(config: Config) -> Result<()> {
     let gate = kernel.gate();
     let mut database = start::follow_database(config.ovsdb.clone(), gate.clone())?;
     tasks.spawn("follow the kernel's devices", links::watch(events.clone(), Event::Links));
+    let shows = start::forward_shows(kernel.shows()?, events.clone())?;
+    tasks.spawn("hear of stations to show", shows);
     let mut agent = Agent::new(kernel, config.bridges.clone(), our_program, tcx);
     let mut executor = Executor::new(&config, events);
     let mut ticks = interval(Duration::from_secs(1));

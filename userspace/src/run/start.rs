@@ -1,18 +1,26 @@
 //! What the agent needs before its loop: a kernel that will do, and the parts that send it events.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use tokio::sync::mpsc;
+use aya::maps::{MapData, RingBuf};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::warn;
+use trunkline_core::abi;
 
 use super::now_s;
 use super::tasks::{Tasks, supervised};
 use crate::applied::Watch;
 use crate::dataplane::{Gate, Kernel, KernelLeases};
+use crate::event::Event;
+use crate::fault;
 use crate::ovsdb::{self, Endpoint, Observer, OvsdbEvent};
 use crate::real_time::real_time;
 
@@ -74,6 +82,36 @@ pub(super) fn follow_database(
         runtime.block_on(supervised(DATABASE, ovsdb::run(endpoint, events, gatekeeper)));
     })?;
     Ok(received)
+}
+
+/// Sends the agent what programs ask to be shown, all that there is at a time, from a thread that sleeps on their ring buffer.
+/// The future ends when the thread does.
+///
+/// # Errors
+/// There can be no such thread.
+pub(super) fn forward_shows(
+    mut shows: RingBuf<MapData>,
+    events: mpsc::Sender<Event>,
+) -> Result<impl Future<Output = ()>> {
+    let (alive, ended) = oneshot::channel::<Infallible>();
+    std::thread::Builder::new().name("shows".to_owned()).spawn(move || {
+        let _alive = alive;
+        loop {
+            match poll(&mut [PollFd::new(&shows, PollFlags::IN)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return warn!(%error, "the programs' ring buffer cannot be waited for"),
+            }
+            fault::check("shows");
+            let mut asked = Vec::new();
+            while let Some(item) = shows.next() {
+                asked.extend(bytemuck::try_pod_read_unaligned::<abi::Show>(&item).ok());
+            }
+            if !asked.is_empty() && events.blocking_send(Event::Show(asked)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(async move { drop(ended.await) })
 }
 
 /// Suspends the bridges that a change is about as soon as it is read, and keeps leases from outliving what is known.

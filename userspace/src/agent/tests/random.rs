@@ -67,6 +67,8 @@ enum Step {
     /// The operator adds an entry on this port, or deletes it.
     Static(u8, bool),
     Forget,
+    /// A program asks for a station to be shown.
+    Show(u8),
     /// Whether the agent runs, the thread that reads the database, and whether that time has passed is what the agent hears first.
     Run(bool, bool, bool),
     /// Whether the agent hears of the database as soon as that thread does.
@@ -116,6 +118,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<u8>(), port()).prop_map(|(which, port)| Step::Roam(which, port)),
         1 => (port(), any::<bool>()).prop_map(|(port, there)| Step::Static(port, there)),
         1 => Just(Step::Forget),
+        4 => any::<u8>().prop_map(Step::Show),
         2 => (prop::bool::weighted(0.6), prop::bool::weighted(0.7), any::<bool>())
             .prop_map(|(agent, thread, time)| Step::Run(agent, thread, time)),
         1 => prop::bool::weighted(0.7).prop_map(Step::Prompt),
@@ -429,6 +432,7 @@ impl Story {
                 }
             }
             Step::Forget => self.forget("br0"),
+            Step::Show(which) => self.ask_to_show(which),
             Step::Run(agent, thread, time_first) => {
                 rig.stopped = !agent;
                 self.reading = thread;
@@ -484,6 +488,26 @@ impl Story {
         let stations = &mut self.rig.side(&bridge).stations;
         stations.retain(|row| (row.vid, row.mac) != (vid, learned.mac));
         stations.push(learned);
+    }
+
+    /// As a program does of a station in use that was not shown for long; here, of any.
+    fn ask_to_show(&mut self, which: u8) {
+        let leases = self.rig.agent.dataplane.leases(self.rig.now_s);
+        let stations = self.rig.agent.dataplane.stations.iter_mut();
+        let in_use = stations.filter(|(key, entry)| {
+            let switches = leases.contains_key(&BridgeNo(key.bridge));
+            switches && !entry.fixed && PortNo(entry.port) != NOWHERE
+        });
+        let mut in_use: Vec<_> = in_use.collect();
+        if in_use.is_empty() {
+            return;
+        }
+        let place = usize::from(which) % in_use.len();
+        let (key, entry) = &mut in_use[place];
+        entry.shown_s = entry.shown_s.min(self.rig.now_s - 200);
+        let (bridge, vid, port, mac) = (key.bridge, key.vid.get(), entry.port, key.mac.octets());
+        let show = trunkline_core::abi::Show { bridge, vid, port, mac, reserved: [0; 2] };
+        self.rig.feed(Event::Show(vec![show]));
     }
 
     fn forget(&mut self, bridge: &str) {
@@ -553,6 +577,10 @@ impl Story {
             let learned = learned.filter(|(key, entry)| key.bridge == number.0 && !entry.fixed);
             for (key, entry) in learned.filter(|(_, entry)| PortNo(entry.port) != NOWHERE) {
                 assert!(self.active.contains(number), "{name} begins with {key:?}");
+                // Open vSwitch may have handled ours before a frame by which the station moved, or after.
+                if rig.agent.is_showing(name, key) {
+                    continue;
+                }
                 let theirs = &rig.vswitchd[name].stations;
                 let theirs = theirs.iter().find(|row| (row.vid, row.mac) == (key.vid.get(), key.mac));
                 let port = installed.ports.get(&PortNo(entry.port)).map(|port| port.ifindex);

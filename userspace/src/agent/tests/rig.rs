@@ -230,6 +230,16 @@ impl Rig {
                 let answer = side.trouble.clone().map_or(Ok(poll), Err);
                 self.feed(Event::Polled { bridge, question, answer });
             }
+            Effect::Show { bridge, question, frames } => {
+                // It learns the station on the port, wherever it had it.
+                for (ofport, frame) in frames {
+                    let (last, vid) = (frame[11], self.vid(ofport));
+                    let stations = &mut self.side(&bridge).stations;
+                    stations.retain(|row| (row.vid, row.mac) != (vid, mac(last)));
+                    stations.push(row(last, vid, ofport));
+                }
+                self.feed(Event::Shown { bridge, question, answer: Ok(()) });
+            }
             Effect::Follow(bridges) => {
                 for bridge in bridges {
                     self.follow(&bridge);
@@ -253,6 +263,11 @@ impl Rig {
         let (flow_table, stations) = self.asked[&(question, poll)].clone();
         let stations = if self.early { stations } else { self.side(bridge).stations.clone() };
         (flow_table, stations)
+    }
+
+    /// The VLAN of a port, by the rules that are installed.
+    fn vid(&self, ofport: u16) -> u16 {
+        self.installed().get(&u32::from(ofport)).map_or(0, |port| port.rules.pvid)
     }
 
     /// A bridge's OpenFlow connection comes up.
