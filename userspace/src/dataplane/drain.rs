@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::thread::{CpuSet, MembarrierCommand, membarrier, sched_getcpu, sched_setaffinity};
 
-use super::kernel::preempts_programs;
+use super::host::Preemption;
 use crate::fault;
 use crate::real_time::real_time;
 
@@ -82,7 +82,7 @@ pub(super) fn grace_period() {
 
 /// All CPUs that run programs; `None` if some are not to be disturbed, or if having been there says nothing.
 fn cpus() -> Option<Vec<usize>> {
-    if preempts_programs() {
+    if Preemption::of_kernel().is_possible() {
         return None;
     }
     let list = |name: &str| fs::read_to_string(format!("/sys/devices/system/cpu/{name}")).unwrap_or_default();

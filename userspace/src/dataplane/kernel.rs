@@ -11,13 +11,14 @@ use aya::{
     maps::{Array, DevMap, Map, MapData, MapError, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
-use rustix::time::{ClockId, clock_getres, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use trunkline_core::table::{Shape, Table};
 use trunkline_core::{FdbEntry, FdbKey, Hook, Ticks, Tpid, abi};
 
 use super::attached::{Attached, has_tcx, tc, xdp};
 use super::drain::Drain;
+use super::host::{Preemption, flow_lines, ticks};
 use super::{
     BridgeNo, BridgeTimes, Dataplane, DataplaneError, Gate, Hooks, Installed, InstalledPort, Op, PortNo,
     lease_maps::KernelLeases,
@@ -99,6 +100,7 @@ impl Kernel {
     /// # Errors
     /// No privileges, a kernel that is too old, or an object of another build.
     pub fn load(options: Options) -> Result<Self, LoadError> {
+        tracing::info!(preemption = %Preemption::of_kernel(), "loading the programs");
         let mut kernel = Self::load_with(options, ticks())?;
         if kernel.tells_the_time() {
             return Ok(kernel);
@@ -111,7 +113,7 @@ impl Kernel {
         let shape = Shape::new(options.stations, secrets()?);
         let cpus =
             aya::util::nr_cpus().map_err(|(what, error)| LoadError::Load(format!("{what}: {error}")))? as u32;
-        let flow_lines = if preempts_programs() { 0 } else { flow_lines(cpus) };
+        let flow_lines = flow_lines(cpus);
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FDB", shape.buckets())
@@ -505,29 +507,6 @@ impl Dataplane for Kernel {
         }
         self.trace_at(Hook::Tc, ifindex, frame)
     }
-}
-
-/// The kernel's ticks. Its coarse clocks advance by one at a time (`KTIME_LOW_RES`, Linux `kernel/time/posix-timers.c`).
-/// A tick that is not a whole number of nanoseconds is rounded there, and would be seconds off within a year.
-fn ticks() -> Ticks {
-    let tick = clock_getres(ClockId::MonotonicCoarse);
-    match u32::try_from(tick.tv_nsec) {
-        Ok(ns @ 1..) if tick.tv_sec == 0 && 1_000_000_000 % ns == 0 => Ticks::new(1_000_000_000 / ns),
-        _ => Ticks::UNUSED,
-    }
-}
-
-/// How many lines each CPU has in the flow cache: enough for the flows of a large bridge, and on machines with many CPUs, which
-/// share them, no more than 128 MiB together.
-fn flow_lines(cpus: u32) -> u32 {
-    const MOST: u32 = 1 << 17;
-    const OCTETS: u32 = 128 << 20;
-    (OCTETS / size_of::<abi::Flows>() as u32 / cpus).clamp(1, MOST)
-}
-
-/// Whether a program may run amidst another on the same CPU, which a real-time kernel (`PREEMPT_RT`) lets happen.
-pub(super) fn preempts_programs() -> bool {
-    std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|realtime| realtime.trim() == "1")
 }
 
 /// A frame without its outermost tag, and that as in [`abi::Trace::beside`].

@@ -7,6 +7,7 @@
 mod attached;
 mod drain;
 mod hooks;
+mod host;
 mod kernel;
 mod lease;
 mod lease_maps;

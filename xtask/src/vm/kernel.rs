@@ -15,6 +15,9 @@ use crate::workspace::Workspace;
 pub(crate) const VERSIONS: &[(&str, &str)] =
     &[("6.1", "bookworm"), ("6.12", "bookworm-backports"), ("7.2", "sid")];
 
+/// The same with `PREEMPT_RT`, which no test runs under by itself.
+const REAL_TIME: &[(&str, &str)] = &[("6.1-rt", "bookworm"), ("6.12-rt", "trixie")];
+
 /// The one that most installations of today run.
 pub(crate) const DEFAULT: &str = "6.12";
 
@@ -22,7 +25,7 @@ pub(crate) fn version_names() -> PossibleValuesParser {
     let name = |(version, suite): &(&'static str, &str)| {
         PossibleValue::new(*version).help(format!("from Debian {suite}"))
     };
-    PossibleValuesParser::new(VERSIONS.iter().map(name))
+    PossibleValuesParser::new(VERSIONS.iter().chain(REAL_TIME).map(name))
 }
 
 /// An unpacked kernel.
@@ -37,11 +40,18 @@ impl Kernel {
     pub(crate) fn get(ws: &Workspace, version: &str) -> Result<Self> {
         let place = ws.own_target("vm").join(version);
         if !place.is_dir() {
-            let (_, suite) =
-                VERSIONS.iter().find(|(known, _)| *known == version).context("no such version")?;
+            let mut all = VERSIONS.iter().chain(REAL_TIME);
+            let (_, suite) = all.find(|(known, _)| *known == version).context("no such version")?;
+            let real_time = REAL_TIME.iter().any(|(known, _)| *known == version);
+            let image = if real_time { "linux-image-rt-amd64" } else { "linux-image-amd64" };
             note(&format!("fetching Linux {version} from Debian {suite} into {}", place.display()));
-            debian::fetch(&place, suite, packages, |work| finish(&work.join("root"), version, suite))
-                .with_context(|| format!("no Linux {version}"))?;
+            debian::fetch(
+                &place,
+                suite,
+                |suite| packages(suite, image),
+                |work| finish(&work.join("root"), version, suite),
+            )
+            .with_context(|| format!("no Linux {version}"))?;
         }
         let root = place.join("root");
         let release = release(&root)?;
@@ -71,12 +81,12 @@ impl Kernel {
 }
 
 /// What `apt-cache depends --recurse` lists of the newest kernel for PCs: one package, or since Linux 7 four.
-fn packages(suite: &Suite) -> Result<Vec<String>> {
+fn packages(suite: &Suite, image: &str) -> Result<Vec<String>> {
     let mut depends = suite.command("apt-cache");
-    depends.args(["depends", "--recurse", "--important", "linux-image-amd64"]);
-    let graph = output(&mut depends).context("apt knows no linux-image-amd64")?;
+    depends.args(["depends", "--recurse", "--important", image]);
+    let graph = output(&mut depends).with_context(|| format!("apt knows no {image}"))?;
     let packages = kernel_packages(&graph);
-    ensure!(!packages.is_empty(), "linux-image-amd64 depends on no kernel");
+    ensure!(!packages.is_empty(), "{image} depends on no kernel");
     Ok(packages)
 }
 
@@ -100,7 +110,9 @@ fn finish(root: &Path, version: &str, suite: &str) -> Result<()> {
     }
     let release = release(root)?;
     ensure!(
-        release.strip_prefix(version).is_some_and(|rest| rest.starts_with(['.', '+', '-'])),
+        release
+            .strip_prefix(version.trim_end_matches("-rt"))
+            .is_some_and(|rest| rest.starts_with(['.', '+', '-'])),
         "Debian {suite} now has Linux {release}"
     );
     run(kmod("depmod")?.arg("--basedir").arg(root).arg(&release), "indexing the modules")

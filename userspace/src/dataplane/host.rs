@@ -1,0 +1,160 @@
+//! What of the machine the programs depend on: whether its kernel is a real-time one, its clock, and its CPUs.
+
+use std::fmt;
+use std::fs;
+use std::sync::LazyLock;
+
+use rustix::system::uname;
+use rustix::time::{ClockId, clock_getres};
+use trunkline_core::{Ticks, abi};
+
+/// What the kernel says of its version is no longer than this.
+const LONGEST: usize = 64;
+
+/// Whether the kernel may run a program amidst another on the same CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Preemption {
+    /// It does not: a CPU runs a program to its end.
+    None,
+    /// It does (`PREEMPT_RT`).
+    RealTime,
+    /// It does not say, so it may.
+    Unknown,
+}
+
+impl Preemption {
+    /// That of the running kernel, which stays what it is.
+    pub(super) fn of_kernel() -> Self {
+        static FOUND: LazyLock<Preemption> = LazyLock::new(|| {
+            let version = uname().version().to_string_lossy().into_owned();
+            Preemption::read(&version, fs::read_to_string("/sys/kernel/realtime").ok().as_deref())
+        });
+        *FOUND
+    }
+
+    /// From what `uname -v` says and, if it is there, the file `/sys/kernel/realtime`, which comes with the real-time
+    /// patch and is not in Linux itself.
+    fn read(version: &str, realtime: Option<&str>) -> Self {
+        let words: Vec<&str> = version.split_whitespace().collect();
+        let says = |flag: &[&str]| words.windows(flag.len()).any(|words| words == flag);
+        // Before Linux 5.15 the patch had two words for it.
+        if says(&["PREEMPT_RT"])
+            || says(&["PREEMPT", "RT"])
+            || realtime.is_some_and(|text| text.trim() == "1")
+        {
+            return Self::RealTime;
+        }
+        // `#1 SMP PREEMPT_DYNAMIC …`: the flag comes between `SMP` and the time, or is not there (Linux
+        // `init/Makefile`). A last word may have been cut.
+        let whole = if version.len() < LONGEST { words.len() } else { words.len().saturating_sub(1) };
+        let after_smp = words[..whole].iter().skip_while(|word| **word != "SMP").nth(1);
+        match after_smp {
+            Some(&("PREEMPT" | "PREEMPT_DYNAMIC")) => Self::None,
+            Some(word) if !word.starts_with("PREEMPT") => Self::None,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Whether programs have to reckon with it.
+    pub(super) fn is_possible(self) -> bool {
+        self != Self::None
+    }
+}
+
+impl fmt::Display for Preemption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "not a real-time kernel",
+            Self::RealTime => "a real-time kernel (PREEMPT_RT): no flow cache, and changes wait for RCU",
+            Self::Unknown => {
+                "a kernel that does not say whether it is a real-time one, and is taken for one: no flow cache, and \
+                 changes wait for RCU"
+            }
+        })
+    }
+}
+
+/// The kernel's ticks. Its coarse clocks advance by one at a time (`KTIME_LOW_RES`, Linux `kernel/time/posix-timers.c`).
+/// A tick that is not a whole number of nanoseconds is rounded there, and would be seconds off within a year.
+pub(super) fn ticks() -> Ticks {
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    match u32::try_from(tick.tv_nsec) {
+        Ok(ns @ 1..) if tick.tv_sec == 0 && 1_000_000_000 % ns == 0 => Ticks::new(1_000_000_000 / ns),
+        _ => Ticks::UNUSED,
+    }
+}
+
+/// How many lines each CPU has in the flow cache: enough for the flows of a large bridge, and on machines with many
+/// CPUs, which share them, no more than 128 MiB together. None where a program may run amidst another.
+pub(super) fn flow_lines(cpus: u32) -> u32 {
+    const MOST: u32 = 1 << 17;
+    const OCTETS: u32 = 128 << 20;
+    if Preemption::of_kernel().is_possible() {
+        return 0;
+    }
+    (OCTETS / size_of::<abi::Flows>() as u32 / cpus).clamp(1, MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_time_kernels_are_known_by_their_version() {
+        for version in [
+            "#1 SMP PREEMPT_RT Debian 6.1.170-3 (2026-05-08)",
+            "#1 SMP PREEMPT_RT Debian 6.12.117-1 (2026-11-12)",
+            "#35-Ubuntu SMP PREEMPT_RT Tue Jan 24 11:45:03 UTC 2023",
+            "#16~22.04.1-Ubuntu SMP PREEMPT_RT Wed Jan 15 21:03:46 UTC 2025",
+            "#1 SMP PREEMPT_RT Thu Sep 12 08:31:22 EDT 2024",
+            "#1 SMP PREEMPT RT Debian 4.19.249-2 (2022-06-30)",
+            "#1 PREEMPT_RT Mon Mar 3 10:00:00 UTC 2025",
+        ] {
+            assert_eq!(Preemption::read(version, None), Preemption::RealTime, "{version}");
+        }
+        let patched = Preemption::read("#1 SMP PREEMPT Mon Mar 3 10:00:00 UTC 2025", Some("1\n"));
+        assert_eq!(patched, Preemption::RealTime);
+    }
+
+    #[test]
+    fn ordinary_kernels_are_not_taken_for_real_time_ones() {
+        for version in [
+            "#1 SMP Debian 5.10.209-2 (2024-01-31)",
+            "#1 SMP PREEMPT_DYNAMIC Debian 6.1.170-3 (2026-05-08)",
+            "#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)",
+            "#101-Ubuntu SMP Tue Nov 14 13:30:08 UTC 2023",
+            "#21~22.04.1-Ubuntu SMP PREEMPT_DYNAMIC Fri Feb 9 13:32:52 UTC 2024",
+            // Ubuntu's lowlatency flavour, 22.04 and 24.04.
+            "#111-Ubuntu SMP PREEMPT Tue Apr 16 13:34:19 UTC 2024",
+            "#52.1-Ubuntu SMP PREEMPT_DYNAMIC Thu Sep 12 12:29:14 UTC 2024",
+            "#1 SMP PREEMPT_DYNAMIC @0",
+            "#1 SMP Fri Sep 27 19:13:35 UTC 2024",
+        ] {
+            assert_eq!(Preemption::read(version, None), Preemption::None, "{version}");
+        }
+        let with_file = Preemption::read("#1 SMP PREEMPT_DYNAMIC Debian 6.1.170-3 (2026-05-08)", Some("0\n"));
+        assert_eq!(with_file, Preemption::None);
+    }
+
+    #[test]
+    fn what_says_nothing_counts_as_real_time() {
+        // As long as nobody calls a build; the flag is cut off, or in two.
+        let cut = |length| format!("#{} SMP PREEMPT_RT Debian", "1".repeat(length - 1))[..LONGEST].to_owned();
+        for version in [
+            "".to_owned(),
+            "generic".to_owned(),
+            "#1".to_owned(),
+            "#1 SMP".to_owned(),
+            "#1 Mon Mar 3 10:00:00 UTC 2025".to_owned(),
+            "#1 SMP PREEMPT_AUTO Mon Mar 3 10:00:00 UTC 2025".to_owned(),
+            cut(LONGEST - " SMP PREEMPT_R".len()),
+            cut(LONGEST - " SMP PREEMPT".len()),
+            cut(LONGEST - " SMP P".len()),
+            cut(LONGEST - " SMP".len()),
+            cut(LONGEST - " S".len()),
+        ] {
+            let preemption = Preemption::read(&version, None);
+            assert!(preemption.is_possible(), "{version}: {preemption:?}");
+        }
+    }
+}
