@@ -7,12 +7,13 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use trunkline::dataplane::{
-    BridgeNo, BridgeTimes, Dataplane as _, Hooks, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
+    BridgeNo, BridgeTimes, Cpus, Dataplane as _, Hooks, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
 };
 use trunkline_core::{
     FdbEntry, FdbKey, Header, Hook, Mac, PuntReason, Tables, Verdict, Vid, VidSet, abi, switch,
 };
 use trunkline_tests::cases::{edited, traced};
+use trunkline_tests::say;
 
 const TIMES: BridgeTimes = BridgeTimes { refresh_s: 75, ageing_s: 300 };
 /// Interface indexes of the ports under test; only the tables know them.
@@ -440,6 +441,35 @@ fn where_tc_follows_xdp_forwards_but_neither_learns_nor_counts_what_it_passes_on
 }
 
 /// The log's level is a constant at load time, so the verifier removes the code behind it.
+/// One that comes after the programs were loaded has no lines in the flow cache, and no counters but its own.
+#[test]
+fn a_cpu_that_comes_later_forwards_and_counts() {
+    use aya::programs::{TestRun as _, TestRunOptions};
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    const REDIRECT: u32 = 4;
+    let possible = aya::util::nr_cpus().unwrap() as u32;
+    let cpus = Cpus { possible, running: 1 };
+    let mut kernel = Kernel::load_for(Options { stations: 1024, log: false }, cpus).unwrap();
+    two_ports(&mut kernel, 0);
+    station(&mut kernel, 1, 10, 0);
+    station(&mut kernel, 9, 10, 1);
+    let plain = frame(1, 9, &[], 60);
+    for cpu in 0..=1 {
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        if sched_setaffinity(None, &only).is_err() {
+            return say(
+                "skipped: a_cpu_that_comes_later_forwards_and_counts: this machine has no second CPU",
+            );
+        }
+        for sent in 1..=3 {
+            let options = TestRunOptions { data_in: Some(&plain), ..TestRunOptions::new() };
+            assert_eq!(kernel.program().unwrap().test_run(options).unwrap().return_value, REDIRECT);
+            assert_eq!(kernel.counters(PortNo(0)).unwrap().rx_frames, 3 * cpu as u64 + sent, "CPU {cpu}");
+        }
+    }
+}
+
 #[test]
 fn logging_costs_nothing_where_it_is_off() {
     let size = |log| {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::thread::{CpuSet, MembarrierCommand, membarrier, sched_getcpu, sched_setaffinity};
 
-use super::host::Preemption;
+use super::host::{Preemption, cpu_list};
 use crate::fault;
 use crate::real_time::real_time;
 
@@ -88,18 +88,10 @@ fn cpus() -> Option<Vec<usize>> {
     let list = |name: &str| fs::read_to_string(format!("/sys/devices/system/cpu/{name}")).unwrap_or_default();
     // Without such CPUs these are empty, `(null)` or absent.
     let set_apart = |name| list(name).starts_with(|c: char| c.is_ascii_digit());
-    if set_apart("isolated") || set_apart("nohz_full") { None } else { parse(&list("online")) }
-}
-
-/// The kernel's form of a set of CPUs: `0-3,6`. `None` for any other, and for the empty set.
-fn parse(list: &str) -> Option<Vec<usize>> {
-    let mut cpus = Vec::new();
-    for range in list.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        cpus.extend(first..=last);
+    if set_apart("isolated") || set_apart("nohz_full") {
+        return None;
     }
-    cpus.iter().all(|cpu| *cpu < CpuSet::MAX_CPU).then_some(cpus)
+    cpu_list(&list("online")).filter(|cpus| cpus.iter().all(|cpu| *cpu < CpuSet::MAX_CPU))
 }
 
 /// Moves the calling thread to each of these CPUs in turn, the one it is on first. Whether it has been on all of them.
@@ -116,15 +108,6 @@ fn visit(mut cpus: Vec<usize>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sets_of_cpus_are_read_as_the_kernel_writes_them() {
-        assert_eq!(parse("0\n"), Some(vec![0]));
-        assert_eq!(parse("0-2,5,7-8\n"), Some(vec![0, 1, 2, 5, 7, 8]));
-        for wrong in ["", "\n", "(null)\n", "0-", "0-99999"] {
-            assert_eq!(parse(wrong), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_thread_comes_back_time_and_again() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::sync::LazyLock;
 
 use rustix::system::uname;
@@ -84,20 +85,101 @@ pub(super) fn ticks() -> Ticks {
     }
 }
 
-/// How many lines each CPU has in the flow cache: enough for the flows of a large bridge, and on machines with many
-/// CPUs, which share them, no more than 128 MiB together. None where a program may run amidst another.
-pub(super) fn flow_lines(cpus: u32) -> u32 {
-    const MOST: u32 = 1 << 17;
-    const OCTETS: u32 = 128 << 20;
-    if Preemption::of_kernel().is_possible() {
-        return 0;
+/// How many CPUs the maps have room for. Programs find what is theirs by the number of the CPU they run on.
+///
+/// A virtual machine often may get many more CPUs than it has, up to hundreds. Each of them must have counters, since
+/// one that comes later counts as well: 352 KiB, which the kernel takes at once, as the agent maps them. The flow
+/// cache, 8 MiB each where there are few, has room only for those that run when the programs are loaded. One with a
+/// higher number that comes later does without: it finds no line, and looks everything up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cpus {
+    /// Numbers of all CPUs that there can ever be are below this one (`nr_cpu_ids`); not all below it need exist.
+    pub possible: u32,
+    /// Numbers of those that run now are below this one.
+    pub running: u32,
+}
+
+impl Cpus {
+    /// Those of this machine.
+    ///
+    /// # Errors
+    /// The kernel's list of possible CPUs cannot be read.
+    pub(super) fn of_machine() -> io::Result<Self> {
+        let list = |name: &str| fs::read_to_string(format!("/sys/devices/system/cpu/{name}"));
+        Self::read(&list("possible")?, &list("online").unwrap_or_default()).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "the list of possible CPUs is not understood")
+        })
     }
-    (OCTETS / size_of::<abi::Flows>() as u32 / cpus).clamp(1, MOST)
+
+    fn read(possible: &str, online: &str) -> Option<Self> {
+        let beyond = |list: &str| u32::try_from(cpu_list(list)?.into_iter().max()?).ok()?.checked_add(1);
+        let possible = beyond(possible)?;
+        Some(Self { possible, running: beyond(online).map_or(possible, |running| running.min(possible)) })
+    }
+
+    /// How many lines each running CPU has in the flow cache: enough for the flows of a large bridge, and where many
+    /// CPUs share them, no more than 128 MiB together. None where a program may run amidst another.
+    pub(super) fn flow_lines(self) -> u32 {
+        const MOST: u32 = 1 << 17;
+        const OCTETS: u32 = 128 << 20;
+        if Preemption::of_kernel().is_possible() {
+            return 0;
+        }
+        (OCTETS / size_of::<abi::Flows>() as u32 / self.running).clamp(1, MOST)
+    }
+}
+
+/// The kernel's form of a set of CPUs: `0-3,6`. `None` for any other, and for the empty set.
+pub(super) fn cpu_list(list: &str) -> Option<Vec<usize>> {
+    /// Far above what Linux can have.
+    const MOST: usize = 1 << 16;
+    let mut cpus = Vec::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        if last >= MOST {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    Some(cpus)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sets_of_cpus_are_read_as_the_kernel_writes_them() {
+        assert_eq!(cpu_list("0\n"), Some(vec![0]));
+        assert_eq!(cpu_list("0-2,5,7-8\n"), Some(vec![0, 1, 2, 5, 7, 8]));
+        for wrong in ["", "\n", "(null)\n", "0-", "0-99999"] {
+            assert_eq!(cpu_list(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn maps_have_room_for_every_number_and_caches_for_those_that_run() {
+        let read = |possible, online| Cpus::read(possible, online).map(|cpus| (cpus.possible, cpus.running));
+        assert_eq!(read("0-239\n", "0-3\n"), Some((240, 4)));
+        assert_eq!(read("0-3,8-11\n", "0-3,9\n"), Some((12, 10)), "numbers, and not how many");
+        assert_eq!(read("0-7\n", ""), Some((8, 8)), "not known, so all");
+        assert_eq!(read("", "0\n"), None);
+    }
+
+    #[test]
+    fn the_flow_cache_keeps_to_its_share_of_memory() {
+        let octets = |running| {
+            let cpus = Cpus { possible: 512, running };
+            u64::from(cpus.flow_lines()) * size_of::<abi::Flows>() as u64
+        };
+        if Preemption::of_kernel() == Preemption::None {
+            assert_eq!(octets(4), 8 << 20, "of each, whatever may come");
+            assert_eq!(octets(256) * 256, 128 << 20);
+        } else {
+            assert_eq!(octets(4), 0);
+        }
+    }
 
     #[test]
     fn real_time_kernels_are_known_by_their_version() {

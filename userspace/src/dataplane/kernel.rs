@@ -18,7 +18,7 @@ use trunkline_core::{FdbEntry, FdbKey, Hook, Ticks, Tpid, abi};
 
 use super::attached::{Attached, has_tcx, tc, xdp};
 use super::drain::Drain;
-use super::host::{Preemption, flow_lines, ticks};
+use super::host::{Cpus, Preemption, ticks};
 use super::{
     BridgeNo, BridgeTimes, Dataplane, DataplaneError, Gate, Hooks, Installed, InstalledPort, Op, PortNo,
     lease_maps::KernelLeases,
@@ -101,24 +101,34 @@ impl Kernel {
     /// No privileges, a kernel that is too old, or an object of another build.
     pub fn load(options: Options) -> Result<Self, LoadError> {
         tracing::info!(preemption = %Preemption::of_kernel(), "loading the programs");
-        let mut kernel = Self::load_with(options, ticks())?;
+        let cpus = Cpus::of_machine();
+        Self::load_for(
+            options,
+            cpus.map_err(|error| LoadError::Load(format!("cannot read the CPUs: {error}")))?,
+        )
+    }
+
+    /// The same with maps for so many CPUs, for tests of a machine that gets more.
+    ///
+    /// # Errors
+    /// Those of [`Kernel::load`].
+    pub fn load_for(options: Options, cpus: Cpus) -> Result<Self, LoadError> {
+        let mut kernel = Self::load_with(options, cpus, ticks())?;
         if kernel.tells_the_time() {
             return Ok(kernel);
         }
         tracing::warn!("this kernel does not count ticks as expected; the programs use a slower clock");
-        Self::load_with(options, Ticks::UNUSED)
+        Self::load_with(options, cpus, Ticks::UNUSED)
     }
 
-    fn load_with(options: Options, ticks: Ticks) -> Result<Self, LoadError> {
+    fn load_with(options: Options, cpus: Cpus, ticks: Ticks) -> Result<Self, LoadError> {
         let shape = Shape::new(options.stations, secrets()?);
-        let cpus =
-            aya::util::nr_cpus().map_err(|(what, error)| LoadError::Load(format!("{what}: {error}")))? as u32;
-        let flow_lines = flow_lines(cpus);
+        let flow_lines = cpus.flow_lines();
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FDB", shape.buckets())
-            .map_max_entries("COUNTERS", cpus)
-            .map_max_entries("FLOWS", (cpus * flow_lines).max(1))
+            .map_max_entries("COUNTERS", cpus.possible)
+            .map_max_entries("FLOWS", (cpus.running * flow_lines).max(1))
             .override_global(aya_log::LEVEL, &level, true)
             .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
             .override_global("TRUNKLINE_FDB", &Raw(shape), true)
@@ -146,7 +156,7 @@ impl Kernel {
             learned: map(&mut ebpf, "LEARNED")?,
             recounts: vec![Recount::default(); abi::MAX_PORTS as usize],
             devices: map(&mut ebpf, "DEVICES")?,
-            counters: counters(&mut ebpf, cpus)?,
+            counters: counters(&mut ebpf, cpus.possible)?,
             trace: map(&mut ebpf, "TRACE")?,
             ebpf,
             attached: BTreeMap::new(),

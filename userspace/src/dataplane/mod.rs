@@ -23,6 +23,7 @@ use trunkline_core::{FdbEntry, FdbKey, abi};
 
 pub use attached::has_tcx;
 pub use hooks::Hooks;
+pub use host::Cpus;
 pub use kernel::{Kernel, Options};
 pub use lease::{Affected, Gate, LeaseTable};
 pub use lease_maps::KernelLeases;
