@@ -510,6 +510,27 @@ fn a_full_fdb_forwards_through_ovs_and_loses_nobody() {
 }
 
 /// Places are not for others at once, but they are in the end: for the agent's entries, which wait, and for the program's.
+/// As the agent does where an operator's entry finds no room.
+#[test]
+fn learned_stations_make_way_for_an_operators_entry() {
+    let mut kernel = Kernel::load(Options { stations: 64, log: false }).unwrap();
+    let key = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        FdbKey { bridge: 0, vid: Vid::new(10).unwrap(), mac: Mac::new([2, 0, 0, 1, high, low]) }
+    };
+    let learned = FdbEntry { port: 0, fixed: false, shown_s: now_s() };
+    let full = (0..1000).find_map(|n| kernel.set_station(&key(n), Some(learned)).err());
+    let full = full.expect("a table of 64 does not hold 1000").to_string();
+    assert!(full.contains("in VLAN 10: the table is full") && full.contains("--fdb-size"), "{full}");
+
+    let operators = (key(5000), Some(FdbEntry { port: 1, fixed: true, shown_s: 0 }));
+    let known = kernel.stations().unwrap();
+    let forgotten = known.iter().map(|(key, _)| (*key, None));
+    kernel.set_stations(&forgotten.chain([operators]).collect::<Vec<_>>()).unwrap();
+    let left = kernel.stations().unwrap();
+    assert_eq!(left, [(operators.0, operators.1.unwrap())], "of {} stations", known.len());
+}
+
 #[test]
 fn the_places_of_forgotten_stations_serve_others() {
     use aya::programs::{TestRun as _, TestRunOptions};

@@ -367,10 +367,14 @@ impl<D: Dataplane> Agent<D> {
     }
 
     fn on_trouble(&mut self, bridge: &str, error: &DataplaneError) -> bool {
-        warn!(%error, bridge, "Open vSwitch has all frames of the bridge");
-        if let Some(watched) = self.watched.get_mut(bridge) {
-            watched.failed(error.to_string(), self.now_s);
+        let Some(watched) = self.watched.get_mut(bridge) else { return true };
+        let cause = error.to_string();
+        // It is tried again every second.
+        if watched.told.as_ref() != Some(&cause) {
+            warn!(cause, bridge, "Open vSwitch has all frames of the bridge");
+            watched.told = Some(cause.clone());
         }
+        watched.failed(cause, self.now_s);
         true
     }
 

@@ -292,12 +292,16 @@ impl<D: Dataplane> Agent<D> {
             None => Ok(()),
         };
         let activated = reconciled.and_then(|()| self.dataplane.activate(bridge, &name, times, self.now_s));
-        let activated = activated.map_err(|error| {
-            warn!(%error, bridge = name, "Open vSwitch has all frames of the bridge");
-            error.to_string()
-        })?;
+        let activated = match activated {
+            Ok(activated) => activated,
+            Err(error) => {
+                self.on_trouble(&name, &error);
+                return Ok(());
+            }
+        };
         let Some(watched) = self.watched.get_mut(&name) else { return Ok(()) };
         if activated {
+            watched.told = None;
             self.effects.extend(watched.confirm(&name, &mut self.questions, self.now_s));
         } else if let Some(known) = watched.known_mut() {
             known.stations = rows;

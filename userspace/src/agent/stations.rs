@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::Agent;
-use crate::dataplane::{Dataplane, DataplaneError, PortNo};
+use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, PortNo};
 use crate::desired::DesiredPort;
-use crate::fdb::{self, Reconciled, Side};
+use crate::fdb::{self, Correction, Reconciled, Side};
 use crate::unixctl::FdbRow;
 
 /// The table of stations is swept for expired ones so often, and compared as a whole, in seconds.
@@ -40,13 +40,33 @@ impl<D: Dataplane> Agent<D> {
             debug!(bridge, vlan = key.vid.get(), mac = %key.mac, ?entry, "station corrected");
         }
         if !corrections.is_empty() {
-            self.dataplane.set_stations(&corrections)?;
+            self.correct(bridge, number, &corrections)?;
         }
         let added = if missing.is_empty() { 0 } else { self.dataplane.add_stations(&missing)? };
         if added > 0 {
             debug!(bridge, added, "stations of Open vSwitch's entered, to be confirmed");
         }
         Ok(Comparison { undecided, unconfirmed: unconfirmed || added > 0 })
+    }
+
+    /// Corrects stations. An operator's entry must be in the table, or a program would learn its station like any other:
+    /// where there is no room for it, the learned stations of the bridge make way. They come back with their next
+    /// frames, or when Open vSwitch is asked again.
+    fn correct(
+        &mut self,
+        bridge: &str,
+        number: BridgeNo,
+        corrections: &[Correction],
+    ) -> Result<(), DataplaneError> {
+        let Err(error) = self.dataplane.set_stations(corrections) else { return Ok(()) };
+        let stations = self.dataplane.stations()?;
+        let learned = stations.iter().filter(|(key, entry)| key.bridge == number.0 && !entry.fixed);
+        let forgotten: Vec<Correction> = learned.map(|(key, _)| (*key, None)).collect();
+        if forgotten.is_empty() {
+            return Err(error);
+        }
+        info!(bridge, forgotten = forgotten.len(), %error, "learned stations make way for an operator's");
+        self.dataplane.set_stations(&[&forgotten, corrections].concat())
     }
 
     /// Puts the stations out of use back that Open vSwitch has, and that no program has seen since. Returns false if the bridge is

@@ -22,6 +22,8 @@ pub(super) struct Watched {
     pub(super) port_flags: Result<BTreeMap<u16, PortFlags>, String>,
     /// Why the last question had no answer.
     pub(super) trouble: Option<String>,
+    /// The cause of which the log was told since the bridge last switched.
+    pub(super) told: Option<String>,
     /// The second of the last question, and the questions in it.
     asked: (u32, u32),
     pub(super) showing: Showing,
@@ -76,6 +78,7 @@ impl Default for Watched {
             inquiry: Inquiry::Void,
             port_flags: Ok(BTreeMap::new()),
             trouble: None,
+            told: None,
             asked: (0, 0),
             showing: Showing::default(),
         };

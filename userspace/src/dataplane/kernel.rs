@@ -467,8 +467,7 @@ impl Dataplane for Kernel {
                     Ok(())
                 }
             };
-            let station = || format!("station {} in VLAN {}", key.mac, key.vid);
-            result = result.and(set.map_err(|e| DataplaneError::new("enter", station(), &e)));
+            result = result.and(set.map_err(|cause| cause.of(key)));
         }
         result.and(self.outdate_flows())
     }

@@ -8,7 +8,7 @@ use trunkline_core::{FdbEntry, FdbKey, abi};
 
 use super::{
     BridgeNo, BridgeTimes, Dataplane, DataplaneError, Gate, Installed, InstalledPort, Op, PortNo,
-    lease::LeaseTable,
+    lease::LeaseTable, stations::NotEntered,
 };
 use crate::fdb;
 
@@ -19,6 +19,8 @@ pub struct Memory {
     pub installed: Installed,
     /// Stations.
     pub stations: BTreeMap<FdbKey, FdbEntry>,
+    /// How many stations there is room for.
+    pub capacity: usize,
     gate: Arc<Gate<MemoryLeases>>,
     /// Devices on which attaching fails, as if they had just vanished.
     pub vanished: BTreeSet<u32>,
@@ -53,6 +55,7 @@ impl Default for Memory {
         Self {
             installed: Installed::default(),
             stations: BTreeMap::new(),
+            capacity: usize::MAX,
             gate: Arc::new(Gate::new(MemoryLeases::default())),
             vanished: BTreeSet::new(),
             without_xdp: BTreeSet::new(),
@@ -72,6 +75,10 @@ impl Memory {
         let mut leases = self.gate.table(|table| table.0.clone());
         leases.retain(|_, lease_s| *lease_s > now_s);
         leases
+    }
+
+    fn has_room(&self, key: &FdbKey) -> bool {
+        self.stations.contains_key(key) || self.stations.len() < self.capacity
     }
 
     /// Whether programs would let a bridge switch, whatever the time.
@@ -169,13 +176,15 @@ impl Dataplane for Memory {
     }
 
     fn set_stations(&mut self, changes: &[(FdbKey, Option<FdbEntry>)]) -> Result<(), DataplaneError> {
+        let mut result = Ok(());
         for (key, entry) in changes {
             match entry {
-                Some(entry) => self.stations.insert(*key, *entry),
-                None => self.stations.remove(key),
+                Some(entry) if self.has_room(key) => drop(self.stations.insert(*key, *entry)),
+                Some(_) => result = result.and(Err(NotEntered::Full.of(key))),
+                None => drop(self.stations.remove(key)),
             };
         }
-        Ok(())
+        result
     }
 
     fn station(&self, key: &FdbKey) -> Option<FdbEntry> {
@@ -188,10 +197,14 @@ impl Dataplane for Memory {
     }
 
     fn add_stations(&mut self, stations: &[(FdbKey, FdbEntry)]) -> Result<usize, DataplaneError> {
+        let mut added = 0;
         for (key, entry) in stations {
-            self.stations.entry(*key).or_insert(*entry);
+            if self.has_room(key) {
+                self.stations.entry(*key).or_insert(*entry);
+                added += 1;
+            }
         }
-        Ok(stations.len())
+        Ok(added)
     }
 
     fn recount(&mut self, _: PortNo, _: u32) -> Result<(), DataplaneError> {

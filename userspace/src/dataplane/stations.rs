@@ -7,6 +7,7 @@ use thiserror::Error;
 use trunkline_core::table::{Entered, Full, PlaceNo, Table};
 use trunkline_core::{FdbEntry, FdbKey};
 
+use super::DataplaneError;
 use super::drain::grace_period;
 use super::mapping::StationMemory;
 use crate::fault;
@@ -19,10 +20,17 @@ const TRIES: u32 = 10_000;
 pub(super) enum NotEntered {
     #[error("a group address is no station's")]
     Group,
-    #[error("there is no room for it")]
+    #[error("the table is full: start the agent with a larger --fdb-size")]
     Full,
     #[error("others are being entered all the time")]
     Busy,
+}
+
+impl NotEntered {
+    /// As the failure of a step.
+    pub(super) fn of(self, key: &FdbKey) -> DataplaneError {
+        DataplaneError::new("enter", format!("station {} in VLAN {}", key.mac, key.vid), &self)
+    }
 }
 
 /// The stations, and the places that are to be freed.

@@ -338,6 +338,54 @@ fn flush_and_operators_entries_are_noticed_by_polling() {
     assert!(rig.stations().is_empty());
 }
 
+/// Puts an operator's entry into Open vSwitch's table.
+fn enter_static(rig: &mut Rig, last: u8) {
+    let side = rig.side("br0");
+    side.stations.push(crate::unixctl::FdbRow { age: FdbAge::Static, ..row(last, 10, 2) });
+    side.stats.current += 1;
+}
+
+fn fixed(rig: &Rig) -> Vec<u8> {
+    let stations = rig.agent.dataplane.stations.iter().filter(|(_, entry)| entry.fixed);
+    stations.map(|(key, _)| key.mac.octets()[5]).collect()
+}
+
+#[test]
+fn learned_stations_make_way_for_an_operators_entry() {
+    let mut rig = Rig::running();
+    rig.agent.dataplane.capacity = 3;
+    for last in [1, 2, 3] {
+        rig.learn(last, 10, 1);
+    }
+    enter_static(&mut rig, 9);
+    rig.wait(1);
+    assert!(rig.active("br0") && rig.stations().len() <= 3);
+    assert_eq!(fixed(&rig), [9]);
+    rig.wait(30);
+    assert!(rig.active("br0") && rig.agent.status().ready);
+    assert_eq!((fixed(&rig), rig.stations().len()), (vec![9], 3), "others have come back");
+}
+
+#[test]
+fn bridge_whose_operators_entries_have_no_room_is_open_vswitchs_until_there_is() {
+    let mut rig = Rig::running();
+    rig.learn(1, 10, 1);
+    rig.agent.dataplane.capacity = 1;
+    enter_static(&mut rig, 8);
+    enter_static(&mut rig, 9);
+    rig.wait(20);
+    assert!(!rig.active("br0"));
+    let reason = rig.bridge("br0").reason.unwrap();
+    assert!(
+        reason.contains("station 02:00:00:00:00:09 in VLAN 10") && reason.contains("--fdb-size"),
+        "{reason}"
+    );
+    rig.agent.dataplane.capacity = 2;
+    rig.wait(2);
+    assert!(rig.active("br0") && rig.agent.status().ready);
+    assert_eq!(fixed(&rig), [8, 9]);
+}
+
 #[test]
 fn expired_stations_are_swept() {
     let mut rig = Rig::running();
