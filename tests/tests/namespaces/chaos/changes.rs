@@ -1,17 +1,19 @@
 //! What can happen to a switch under traffic.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use trunkline_tests::{BRIDGE, Stamp, Switch, Vlan};
+use trunkline_tests::{Stamp, Switch, Vlan};
 
+use super::judge::Stopped;
 use super::rules::Rule;
 use super::traffic::Shared;
-use super::{Dice, PORTS, STRAY, VLANS};
+use super::{BRIDGES, CACHED, CONTROLLED, Dice, LATE, STRAY, VLANS, bridge_of, ports};
 
 /// What can happen. Each deck of changes has each of these so many times, in random order.
-const DECK: [(&str, usize); 15] = [
+const DECK: [(&str, usize); 19] = [
     ("move", 8),
     ("retag", 4),
     ("trunks", 3),
@@ -27,7 +29,38 @@ const DECK: [(&str, usize); 15] = [
     ("agent restart", 1),
     ("agent kill", 1),
     ("ovs-vswitchd restart", 1),
+    ("retag elsewhere", 4),
+    ("many changes elsewhere", 1),
+    ("short stop", 2),
+    ("lapse", 1),
 ];
+
+/// What can happen while the agent is stopped: nothing that asks it. The first of these are in no database,
+/// so that nobody tells it of them when it goes on.
+const BEHIND_ITS_BACK: [&str; 12] = [
+    "move",
+    "move",
+    "fdb/add",
+    "fdb/del",
+    "fdb/flush",
+    "retag",
+    "retag",
+    "trunks",
+    "mode",
+    "protected",
+    "delete and add",
+    "retag elsewhere",
+];
+const UNTOLD: usize = 5;
+
+/// After so long the lease of 5 s has lapsed for certain.
+const LAPSED: Duration = Duration::from_secs(6);
+/// In less than this it has not, renewed as it is each second; what happens meanwhile takes its time, too.
+const SHORT: Duration = Duration::from_secs(2);
+/// So many stations move in a lapse, when the fast path does not see it any more.
+const MOVES: usize = 12;
+/// For so long after a stop there are as many frames as there can be.
+const RUSH: Duration = Duration::from_millis(300);
 
 pub(super) struct Chaos<'a> {
     switch: &'a mut Switch,
@@ -62,6 +95,10 @@ impl<'a> Chaos<'a> {
     fn change(&mut self, kind: &'static str) {
         match kind {
             "move" => self.shared.world().stations.one_moves(&mut self.dice),
+            "retag elsewhere" => self.retag_elsewhere(),
+            "many changes elsewhere" => (0..8).for_each(|_| self.retag_elsewhere()),
+            "short stop" => self.stop(false),
+            "lapse" => self.stop(true),
             "retag" => self.put("p", |dice, _| Vlan::Access(dice.pick(&VLANS))),
             "trunks" => self.put("t", |dice, _| Vlan::Trunk(some(dice))),
             "mode" => self.put("", |dice, _| match dice.below(4) {
@@ -97,18 +134,26 @@ impl<'a> Chaos<'a> {
                     self.under_way(port, Some(Rule { vlan: Vlan::Trunk(trunks), ..rule }), |switch| {
                         switch.ovs().vsctl(&format!("--no-wait set Port {port} trunks={list}"));
                         thread::sleep(Duration::from_millis(500));
-                        // Only with this is it applied for certain; a change that changes nothing would not do.
-                        switch.ovs().vsctl(&format!("set Bridge {BRIDGE} external_ids:chaos={turn}"));
+                        // Only with this is it applied for certain; one that changes nothing would not do.
+                        switch.ovs().vsctl(&format!("set Port {port} external_ids:chaos={turn}"));
                     });
                 }
             }
-            "fdb/flush" => drop(self.switch.ovs().appctl(&format!("fdb/flush {BRIDGE}"))),
+            "fdb/flush" => {
+                let bridge = self.dice.pick(&BRIDGES).0;
+                self.switch.ovs().appctl(&format!("fdb/flush {bridge}"));
+            }
             "fdb/add" => self.add_station(),
             "fdb/del" => {
-                let stations: Vec<_> = self.stations(|age| age == "static").into_iter().collect();
+                let bridge = self.dice.pick(&BRIDGES).0;
+                let stations: Vec<_> = self.stations(bridge, |age| age == "static").into_iter().collect();
                 if !stations.is_empty() {
                     let (_, vid, mac) = &stations[self.dice.below(stations.len())];
-                    self.switch.ovs().appctl(&format!("fdb/del {BRIDGE} {vid} {mac}"));
+                    self.switch.ovs().appctl(&format!("fdb/del {bridge} {vid} {mac}"));
+                    let is_it = |other: &str, tag, port: &str| {
+                        other == mac && tag == *vid && bridge_of(port) == bridge
+                    };
+                    self.shared.world().stations.unpin(is_it);
                 }
             }
             "flap" => {
@@ -134,14 +179,60 @@ impl<'a> Chaos<'a> {
                     self.switch.start_agent();
                 }
             }
-            "ovs-vswitchd restart" => self.switch.restart_vswitchd(),
+            "ovs-vswitchd restart" => {
+                self.switch.restart_vswitchd();
+                self.shared.world().stations.unpin(|_, _, _| true);
+            }
             _ => unreachable!("{kind}"),
         }
     }
 
+    /// Changes a port of one of the bridges on which little happens.
+    fn retag_elsewhere(&mut self) {
+        let prefix = self.dice.pick(&["c", "q"]);
+        self.put(prefix, |dice, _| Vlan::Access(dice.pick(&VLANS)));
+    }
+
+    /// Stops the agent while something happens, for longer than its lease (`lapse`) or for less, and lets it
+    /// go on.
+    fn stop(&mut self, lapse: bool) {
+        self.switch.wait_status("the agent to answer", |_| true);
+        let from = Instant::now();
+        self.shared.world().stopped = Some(Stopped { from, to: None, lapse });
+        if let Some(agent) = self.switch.agent() {
+            agent.pause();
+        }
+        let kinds = if self.dice.below(2) == 0 { &BEHIND_ITS_BACK[..UNTOLD] } else { &BEHIND_ITS_BACK[..] };
+        for _ in 0..self.dice.below(4) {
+            self.behind_its_back(kinds);
+            thread::sleep(Duration::from_millis(self.dice.below(400) as u64));
+        }
+        thread::sleep(if lapse { LAPSED } else { SHORT }.saturating_sub(from.elapsed()));
+        if lapse {
+            (0..MOVES).for_each(|_| self.change("move"));
+            (0..self.dice.below(4)).for_each(|_| self.behind_its_back(kinds));
+            // From now on it is certain where Open vSwitch has the stations that moved.
+            thread::sleep(CACHED + Duration::from_millis(self.dice.below(400) as u64));
+        }
+        self.shared.rush.store(true, Ordering::Relaxed);
+        let to = Instant::now() + if lapse { Duration::ZERO } else { LATE };
+        self.shared.world().stopped = Some(Stopped { from, to: Some(to), lapse });
+        if let Some(agent) = self.switch.agent() {
+            agent.resume();
+        }
+        thread::sleep(RUSH);
+        self.shared.rush.store(false, Ordering::Relaxed);
+    }
+
+    fn behind_its_back(&mut self, kinds: &[&'static str]) {
+        let kind = self.dice.pick(kinds);
+        self.shared.world().begins(kind);
+        self.change(kind);
+    }
+
     /// A port whose name begins so, and its rule.
     fn port(&mut self, prefix: &str) -> (&'static str, Rule) {
-        let ports: Vec<&str> = PORTS.into_iter().filter(|port| port.starts_with(prefix)).collect();
+        let ports: Vec<&str> = ports().filter(|port| port.starts_with(prefix)).collect();
         let port = self.dice.pick(&ports);
         (
             port,
@@ -170,7 +261,9 @@ impl<'a> Chaos<'a> {
 
     fn replug(&mut self) {
         let (port, rule) = self.port("");
-        self.under_way(port, None, |switch| drop(switch.ovs().vsctl(&format!("del-port {BRIDGE} {port}"))));
+        let bridge = bridge_of(port);
+        self.under_way(port, None, |switch| drop(switch.ovs().vsctl(&format!("del-port {bridge} {port}"))));
+        self.shared.world().stations.unpin(|_, _, other| other == port);
         self.shared.wires().remove(port);
         self.stamps.remove(port);
         self.switch.unplug(port);
@@ -179,44 +272,49 @@ impl<'a> Chaos<'a> {
         self.shared.wires().insert(port, self.switch.wire(port));
         let columns = rule.vlan.columns().join(" ");
         let words =
-            format!("add-port {BRIDGE} {port} {columns} -- set Port {port} protected={}", rule.protected);
+            format!("add-port {bridge} {port} {columns} -- set Port {port} protected={}", rule.protected);
         self.under_way(port, Some(rule), |switch| drop(switch.ovs().vsctl(&words)));
     }
 
-    /// An operator's entry, on a port that is in the VLAN: elsewhere Open vSwitch would send to it all the same.
+    /// An operator's entry, on a port that is in the VLAN: elsewhere Open vSwitch would send to it all the
+    /// same.
     fn add_station(&mut self) {
         let (port, rule) = self.port("");
         let vlans: Vec<u16> = VLANS.into_iter().filter(|vid| rule.carries(*vid)).collect();
         let vid = self.dice.pick(&vlans);
-        let (mac, _) = self.shared.world().stations.pick(&mut self.dice);
-        self.switch.ovs().appctl(&format!("fdb/add {BRIDGE} {port} {vid} {mac}"));
+        let (mac, _) = self.shared.world().stations.pick_beside(port, &mut self.dice);
+        self.shared.world().stations.pin(mac, vid, port);
+        self.switch.ovs().appctl(&format!("fdb/add {} {port} {vid} {mac}", bridge_of(port)));
     }
 
-    /// Open vSwitch's table: those of this age.
-    fn stations(&self, wanted: impl Fn(&str) -> bool) -> BTreeSet<(String, u16, String)> {
+    /// Open vSwitch's table of a bridge: those of this age.
+    fn stations(&self, bridge: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<(String, u16, String)> {
         let ovs = self.switch.ovs();
-        let ports = ovs.vsctl("--format=csv --no-headings --columns=ofport,name list Interface");
-        let names: BTreeMap<&str, &str> = ports.lines().filter_map(|line| line.split_once(',')).collect();
+        let interfaces = ovs.vsctl("--format=csv --no-headings --columns=ofport,name list Interface");
+        let is_there = |name: &str| ports().any(|port| port == name && bridge_of(port) == bridge);
+        let names = interfaces.lines().filter_map(|line| line.split_once(','));
+        let names: BTreeMap<&str, &str> = names.filter(|(_, name)| is_there(name)).collect();
         let row = |line: &str| {
             let [port, vid, mac, age] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
             wanted(age).then_some(())?;
             Some((names.get(port).unwrap_or(&port).to_string(), vid.parse().ok()?, mac.to_owned()))
         };
-        ovs.appctl(&format!("fdb/show {BRIDGE}")).lines().skip(1).filter_map(row).collect()
+        ovs.appctl(&format!("fdb/show {bridge}")).lines().skip(1).filter_map(row).collect()
     }
 
     /// Ours must be in Open vSwitch's, but for [`STRAY`]. A bridge that is suspended does not use its table.
     fn compare(&mut self) {
         let Some(agent) = self.switch.agent() else { return };
-        let switching = agent
-            .try_status()
-            .is_some_and(|status| status.bridge(BRIDGE).is_some_and(|bridge| bridge.accelerated));
-        if !switching {
-            self.strays.clear();
-            return;
-        }
-        let ours: BTreeSet<_> = agent.fdb().into_iter().map(|row| (row.port, row.vlan, row.mac)).collect();
-        let theirs = self.stations(|_| true);
+        let Some(status) = agent.try_status() else { return };
+        let switches = |bridge: &str| status.bridge(bridge).is_some_and(|bridge| bridge.accelerated);
+        let ours: BTreeSet<_> = agent
+            .fdb()
+            .into_iter()
+            .filter(|row| switches(&row.bridge))
+            .map(|row| (row.port, row.vlan, row.mac))
+            .collect();
+        let bridges = BRIDGES.iter().filter(|(bridge, _)| *bridge != CONTROLLED && switches(bridge));
+        let theirs: BTreeSet<_> = bridges.flat_map(|(bridge, _)| self.stations(bridge, |_| true)).collect();
         let now = Instant::now();
         self.strays.retain(|row, _| ours.contains(row) && !theirs.contains(row));
         let mut world = self.shared.world();

@@ -8,8 +8,10 @@ use trunkline_tests::Stamp;
 
 use super::rules::{History, Rule};
 use super::stations::Stations;
-use super::{CACHED, LATE};
+use super::{CACHED, LATE, bridge_of};
 
+/// What the fast path forwards after a lapse is counted for so long.
+const FIRST: Duration = Duration::from_secs(1);
 /// Of what is only counted, so many are kept for the report.
 const EXAMPLES: usize = 5;
 
@@ -32,6 +34,10 @@ pub(super) struct Tally {
     pub(super) by_fast_path: u64,
     /// Forwarded by the fast path by rules no longer in force, within [`LATE`].
     pub(super) late: u64,
+    /// Forwarded by the fast path by rules no longer in force, while the agent was stopped.
+    pub(super) by_old_rules: u64,
+    /// Forwarded by the fast path in the first second after a lapse.
+    pub(super) after_lapses: u64,
     /// Sent by Open vSwitch by rules no longer in force, within [`CACHED`].
     pub(super) by_cached_rules: u64,
     /// Sent by Open vSwitch to a station that it learned from its counters after the port had left the VLAN.
@@ -45,16 +51,39 @@ pub(super) struct Tally {
     pub(super) violations: Vec<String>,
 }
 
+/// A time for which the agent is stopped.
+#[derive(Clone, Copy)]
+pub(super) struct Stopped {
+    pub(super) from: Instant,
+    /// Until when the fast path may go by what was in force at its beginning.
+    pub(super) to: Option<Instant>,
+    pub(super) lapse: bool,
+}
+
 /// What the changes and the traffic share.
 pub(super) struct World {
     pub(super) history: History,
     pub(super) stations: Stations,
     /// The last ones, with their beginnings.
     pub(super) changes: Vec<(Instant, &'static str)>,
+    /// The last time.
+    pub(super) stopped: Option<Stopped>,
     pub(super) tally: Tally,
 }
 
 impl World {
+    pub(super) fn new(history: History, stations: Stations) -> Self {
+        Self { history, stations, changes: Vec::new(), stopped: None, tally: Tally::default() }
+    }
+
+    /// The fast path may go by rules that were in force then or later, for a frame sent between these two
+    /// moments.
+    pub(super) fn rules_since(&self, before: Instant, after: Instant) -> Instant {
+        let stopped = self.stopped.filter(|stopped| stopped.from <= after);
+        let stopped = stopped.filter(|stopped| stopped.to.is_none_or(|to| before <= to));
+        stopped.map_or(before, |stopped| stopped.from.min(before))
+    }
+
     pub(super) fn begins(&mut self, kind: &'static str) {
         self.changes.push((Instant::now(), kind));
         let excess = self.changes.len().saturating_sub(EXAMPLES);
@@ -62,8 +91,8 @@ impl World {
         *self.tally.changes.entry(kind).or_default() += 1;
     }
 
-    /// Whether the rules in force between these two moments let a frame out of `port` in this form, `port` being in
-    /// the VLAN or `known` in it.
+    /// Whether the rules in force between these two moments let a frame out of `port` in this form, `port`
+    /// being in the VLAN or `known` in it.
     fn allows(
         &self,
         sent: &Sent,
@@ -73,6 +102,7 @@ impl World {
         member: impl Fn(&Rule, u16) -> bool,
     ) -> bool {
         port != sent.port
+            && bridge_of(port) == bridge_of(sent.port)
             && self.history.in_force(sent.port, from, to).any(|ingress| {
                 let Some(vid) = ingress.admits(sent.tag) else { return false };
                 self.history.in_force(port, from, to).any(|egress| {
@@ -113,15 +143,23 @@ impl World {
         }
     }
 
-    fn judge_fast_path(&mut self, sent: &Sent, port: &str, tag: Option<u16>) -> Option<&'static str> {
+    fn judge_fast_path(&mut self, sent: &Sent, port: &'static str, tag: Option<u16>) -> Option<&'static str> {
+        let since = self.rules_since(sent.before, sent.after);
+        let there = |_: &Rule, vid| self.stations.may_be_there(sent.destination, vid, port, sent.after);
+        let is_there = self.allows(sent, port, tag, (since - LATE, sent.after), there);
+        let after_lapse = self.stopped.is_some_and(|stopped| {
+            stopped.lapse && stopped.to.is_some_and(|to| sent.before > to && sent.before < to + FIRST)
+        });
+        self.tally.after_lapses += u64::from(after_lapse);
         if self.allows(sent, port, tag, (sent.before, sent.after), Rule::carries) {
-            None
+        } else if self.allows(sent, port, tag, (since, sent.after), Rule::carries) {
+            self.tally.by_old_rules += 1;
         } else if self.allows(sent, port, tag, (sent.before - LATE, sent.after), Rule::carries) {
             self.tally.late += 1;
-            None
         } else {
-            Some("must not leave there so")
+            return Some("must not leave there so");
         }
+        (!is_there).then_some("is to a station that is not there")
     }
 
     fn judge_ovs(&mut self, sent: &Sent, port: &str, tag: Option<u16>, now: Instant) {
@@ -145,7 +183,7 @@ impl World {
         let age = |at: Instant| format!("{:.3} s ago", now.saturating_duration_since(at).as_secs_f64());
         let changes = self.changes.iter().map(|(at, kind)| format!("{kind} {}", age(*at)));
         format!(
-            "{:02x?}\n  from {} (sent {}), {:#?}\n  to {port}, {:#?}\n  as {:02x?}\n  after {:#?}",
+            "{:02x?}\n  from {} (sent {}), {:#?}\n  to {port}, {:#?}\n  as {:02x?}\n  after {:#?}\n  agent {}",
             &sent.bytes[..18],
             sent.port,
             age(sent.before),
@@ -153,6 +191,10 @@ impl World {
             self.history.of(port, now),
             &copy[..copy.len().min(18)],
             changes.collect::<Vec<_>>(),
+            self.stopped.map_or("never stopped".to_owned(), |stopped| {
+                let to = stopped.to.map_or("now".to_owned(), age);
+                format!("stopped from {} until {to} (lapse: {})", age(stopped.from), stopped.lapse)
+            }),
         )
     }
 }

@@ -1,9 +1,14 @@
-//! A random workload under random changes, with two things checked all the time: no frame leaves by a wrong port or in
-//! a wrong VLAN, and no station is in our table that is not in Open vSwitch's.
+//! A random workload on three bridges under random changes, with two things checked all the time: no frame
+//! leaves by a wrong port or in a wrong VLAN, and no station is in our table that is not in Open vSwitch's. One of
+//! the bridges has a controller, and so is left to Open vSwitch.
 //!
 //! Open vSwitch stamps the frames that it sends ([`Stamp`]), so each frame is judged by who forwarded it:
-//! - The fast path decides while the sender writes the frame. Legal are the rules in force then; while a change is under
-//!   way, between the start and the end of its `ovs-vsctl`, both the old and the new ones are.
+//! - The fast path decides while the sender writes the frame. Legal are the rules in force then; while a change
+//!   is under way, between the start and the end of its `ovs-vsctl`, both the old and the new ones are. The
+//!   station is where it has been heard last, give or take what Open vSwitch learns late.
+//! - While the agent is stopped (SIGSTOP), the fast path goes by the old rules for as long as the lease lasts.
+//!   After a stop that is shorter than that, it does so until the agent has read what has happened; after a
+//!   *lapse*, a longer one, not one frame may go by a rule or to a place of before.
 //! - Open vSwitch forwards by flows it has cached, which go by the old rules for a moment after `ovs-vsctl` has
 //!   returned: until its revalidators have run, half a second, more on a busy machine.
 //! - Open vSwitch learns late, too: its revalidators push the counters of a flow to where the frames once came in
@@ -49,9 +54,26 @@ const LATE: Duration = Duration::from_millis(5);
 /// No frame is under way for longer.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
-const PORTS: [&str; 6] = ["p1", "p2", "p3", "p4", "t1", "t2"];
+/// Most happens on the first; the second has a controller.
+const BRIDGES: [(&str, &[&str]); 3] = [
+    (BRIDGE, &["p1", "p2", "p3", "p4", "t1", "t2"]),
+    (CONTROLLED, &["c1", "c2"]),
+    ("br2", &["q1", "q2", "q3", "u1"]),
+];
+const CONTROLLED: &str = "br1";
 const VLANS: [u16; 3] = [10, 20, 30];
-const STATIONS: usize = 10;
+/// On each bridge.
+const STATIONS: [usize; 3] = [10, 2, 5];
+
+/// A port's bridge and its place there.
+fn bridge_of(port: &str) -> &'static str {
+    let (bridge, _) = BRIDGES.iter().find(|(_, ports)| ports.contains(&port)).expect("a port is on a bridge");
+    bridge
+}
+
+fn ports() -> impl Iterator<Item = &'static str> {
+    BRIDGES.iter().flat_map(|(_, ports)| ports.iter().copied())
+}
 
 /// A generator of numbers (xorshift64*): good enough, and needs no crate.
 struct Dice(u64);
@@ -72,23 +94,33 @@ impl Dice {
 #[test]
 fn no_frame_goes_astray_whatever_happens() {
     let seed = seed().max(1);
-    let length = Duration::from_secs(number("TRUNKLINE_CHAOS_S").unwrap_or(20));
+    let length = Duration::from_secs(number("TRUNKLINE_CHAOS_S").unwrap_or(40));
 
     let mut switch = Switch::new();
     let mut stamps = BTreeMap::new();
     let mut history = History::default();
-    for (place, port) in PORTS.into_iter().enumerate() {
-        let vlan = if place < 4 { Vlan::Access(VLANS[place % 2]) } else { Vlan::Trunk(VLANS.to_vec()) };
+    for (bridge, _) in &BRIDGES[1..] {
+        switch.add_bridge(bridge);
+    }
+    // Nobody listens there; Open vSwitch goes on as a switch by itself.
+    switch.ovs().vsctl(&format!("set-fail-mode {CONTROLLED} standalone"));
+    switch.ovs().vsctl(&format!("set-controller {CONTROLLED} tcp:127.0.0.1:1"));
+    for (place, port) in ports().enumerate() {
+        let trunk = port.starts_with(['t', 'u']);
+        let vlan = if trunk { Vlan::Trunk(VLANS.to_vec()) } else { Vlan::Access(VLANS[place % 2]) };
         switch.plug(port);
         stamps.insert(port, Stamp::attach(switch.netns(), port));
-        switch.ovs().vsctl(&format!("add-port {BRIDGE} {port} {}", vlan.columns().join(" ")));
+        let columns = vlan.columns().join(" ");
+        switch.ovs().vsctl(&format!("add-port {} {port} {columns}", bridge_of(port)));
         history.begin(port, Some(Rule { vlan, protected: false }));
     }
-    let mut switch = switch.accelerated();
+    switch.start_agent();
+    switch.wait_status("all ports but those beside a controller to be accelerated", |status| {
+        ports().all(|port| status.accelerates(port) != (bridge_of(port) == CONTROLLED))
+    });
     let accelerated = switch.agent().is_some();
-    let wires = PORTS.into_iter().map(|port| (port, switch.wire(port))).collect();
-    let (stations, changes, tally) = (Stations::new(), Vec::new(), Tally::default());
-    let shared = Shared::new(wires, World { history, stations, changes, tally });
+    let wires = ports().map(|port| (port, switch.wire(port))).collect();
+    let shared = Shared::new(wires, World::new(history, Stations::new()));
     let start = Instant::now();
     thread::scope(|scope| {
         let traffic = scope.spawn(|| shared.traffic(Dice(seed.rotate_left(17) | 1)));
@@ -112,13 +144,16 @@ fn no_frame_goes_astray_whatever_happens() {
         by_no_rules,
         unexplained,
         changes,
+        by_old_rules,
+        after_lapses,
         compared,
         longest_stray,
         violations,
     } = &world.tally;
     let said = format!(
         "chaos: seed {seed}, {:.0} s: {sent} frames sent, {delivered} delivered, {by_fast_path} of them by the fast path \
-         ({late} within {LATE:?} after a change), Open vSwitch sent {by_cached_rules} by rules \
+         ({late} within {LATE:?} after a change, {by_old_rules} by old rules while the agent was stopped, {after_lapses} \
+         in the first second after a lapse), Open vSwitch sent {by_cached_rules} by rules \
          it had cached, {by_late_stations} to stations it learned late, and {by_no_rules} for no reason known; tables \
          compared {compared} times, longest stray {longest_stray:.1?}; {} violations; changes: {changes:?}",
         start.elapsed().as_secs_f64(),

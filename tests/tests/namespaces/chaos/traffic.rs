@@ -17,11 +17,14 @@ pub(super) struct Shared {
     wires: Mutex<BTreeMap<&'static str, Wire>>,
     world: Mutex<World>,
     pub(super) done: AtomicBool,
+    /// As much as there can be, for moments that matter.
+    pub(super) rush: AtomicBool,
 }
 
 impl Shared {
     pub(super) fn new(wires: BTreeMap<&'static str, Wire>, world: World) -> Self {
-        Self { wires: Mutex::new(wires), world: Mutex::new(world), done: AtomicBool::new(false) }
+        let (done, rush) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { wires: Mutex::new(wires), world: Mutex::new(world), done, rush }
     }
 
     pub(super) fn wires(&self) -> MutexGuard<'_, BTreeMap<&'static str, Wire>> {
@@ -37,8 +40,9 @@ impl Shared {
         let mut under_way: HashMap<u64, Sent> = HashMap::new();
         let mut order: VecDeque<(Instant, u64)> = VecDeque::new();
         while !self.done.load(Ordering::Relaxed) {
+            let rush = self.rush.load(Ordering::Relaxed);
             let wires = self.wires();
-            for _ in 0..4 {
+            for _ in 0..if rush { 32 } else { 4 } {
                 let Some((id, sent)) = self.send_one(&wires, &mut dice) else { continue };
                 order.push_back((sent.after, id));
                 under_way.insert(id, sent);
@@ -56,7 +60,9 @@ impl Shared {
                 under_way.remove(id);
                 order.pop_front();
             }
-            thread::sleep(Duration::from_millis(1));
+            if !rush {
+                thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
@@ -67,7 +73,7 @@ impl Shared {
         let destination = match dice.below(20) {
             0 => Mac::BROADCAST,
             1 => station(),
-            _ => world.stations.pick(dice).0,
+            _ => world.stations.pick_beside(port, dice).0,
         };
         let foreign = dice.below(30) == 0;
         let vid = match &world.history.rule(port)?.vlan {
@@ -84,8 +90,10 @@ impl Shared {
         let before = Instant::now();
         wire.send(&bytes);
         let after = Instant::now();
-        let World { history, stations, .. } = &mut *self.world();
-        stations.speaks(source, port, tag, history, after);
+        let mut world = self.world();
+        let since = world.rules_since(before, after);
+        let World { history, stations, .. } = &mut *world;
+        stations.speaks(source, port, tag, history, (since, after));
         let arrived = BTreeSet::new();
         Some((frame.id(), Sent { port, destination, tag, bytes, body, before, after, arrived }))
     }
