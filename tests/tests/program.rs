@@ -440,7 +440,6 @@ fn where_tc_follows_xdp_forwards_but_neither_learns_nor_counts_what_it_passes_on
     assert_eq!(kernel.counters(PortNo(0)).unwrap().rx_frames, 1);
 }
 
-/// The log's level is a constant at load time, so the verifier removes the code behind it.
 /// One that comes after the programs were loaded has no lines in the flow cache, and no counters but its own.
 #[test]
 fn a_cpu_that_comes_later_forwards_and_counts() {
@@ -470,6 +469,7 @@ fn a_cpu_that_comes_later_forwards_and_counts() {
     }
 }
 
+/// The log's level is a constant at load time, so the verifier removes the code behind it.
 #[test]
 fn logging_costs_nothing_where_it_is_off() {
     let size = |log| {
