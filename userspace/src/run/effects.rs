@@ -65,9 +65,15 @@ impl Executor {
         // The agent ends before its events are all read; a task that cannot send one has nobody to tell.
         match effect {
             Effect::Probe { bridge, question, next_turn } => {
+                let rundir = self.ovs_rundir.clone();
                 tokio::spawn(async move {
                     fault::check("probe");
-                    let answer = probe(&unixctl, &bridge, next_turn).await.map_err(|error| error.to_string());
+                    let answer = if next_turn {
+                        probe_in_next_turn(&unixctl, &rundir, &bridge).await
+                    } else {
+                        probe(&unixctl, &bridge).await
+                    };
+                    let answer = answer.map_err(|error| error.to_string());
                     let _ = events.send(Event::Probed { bridge, question, answer }).await;
                 });
             }
@@ -143,11 +149,14 @@ async fn settle(database: &Endpoint, ovs_rundir: &Path) {
     }
 }
 
-async fn probe(unixctl: &Unixctl, bridge: &str, next_turn: bool) -> Result<Probe, UnixctlError> {
-    if next_turn {
-        // It answers this one in some turn of its main loop, and what is asked after that in a later one.
-        unixctl.version().await?;
-    }
+/// Asks once ovs-vswitchd has been through its main loop. It answers the first question in some turn, in which it has taken
+/// new connections already; one that is made after the answer is taken in a later turn.
+async fn probe_in_next_turn(unixctl: &Unixctl, rundir: &Path, bridge: &str) -> Result<Probe, UnixctlError> {
+    unixctl.version().await?;
+    probe(&Unixctl::new(rundir), bridge).await
+}
+
+async fn probe(unixctl: &Unixctl, bridge: &str) -> Result<Probe, UnixctlError> {
     let (version, flow_table, stations) = unixctl.state(bridge).await?;
     Ok(Probe { version, flow_table, stations })
 }
