@@ -4,7 +4,9 @@
 //! Ten flows of numbered frames, and slower answers. An inversion is a frame that arrives after one of its
 //! flow with a higher number. Each scene is played with Open vSwitch alone, at the highest rate at which that
 //! loses less than one frame in a hundred here, and then on the same switch with the agent.
-//! `TRUNKLINE_ORDER_S` sets for how long.
+//!
+//! A change of a port suspends its bridge for some milliseconds. When that ends, the frames that wait in Open vSwitch are
+//! overtaken by those behind them; this is counted, and not judged. `TRUNKLINE_ORDER_S` sets for how long.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +20,7 @@ use crate::stamped::{Arrival, Pair, Stamped};
 
 const FLOWS: usize = 10;
 /// Frames a second, all flows together; tried from the highest down.
-const RATES: [u64; 6] = [100_000, 70_000, 50_000, 30_000, 20_000, 10_000];
+const RATES: [u64; 9] = [100_000, 70_000, 50_000, 30_000, 20_000, 10_000, 5_000, 2_000, 1_000];
 /// Answers, likewise. They keep the receivers known, and are flows as well.
 const ANSWERS: u64 = 1_000;
 const CALIBRATION: Duration = Duration::from_secs(2);
@@ -55,6 +57,8 @@ struct Account {
     sent: u64,
     arrived: u64,
     inversions: u64,
+    /// Those of frames that the fast path sent.
+    inversions_fast: u64,
     flows_with_inversions: usize,
     by_ovs: u64,
     /// Frames that went another way than the one before them in their flow.
@@ -112,6 +116,7 @@ struct Seen {
     highest: Option<u64>,
     arrived: u64,
     inversions: u64,
+    inversions_fast: u64,
     by_ovs: u64,
     way: Option<bool>,
     ways_changed: u64,
@@ -121,7 +126,9 @@ impl Seen {
     fn see(&mut self, id: u64, by_ovs: bool) {
         self.arrived += 1;
         self.by_ovs += u64::from(by_ovs);
-        self.inversions += u64::from(self.highest.is_some_and(|highest| id < highest));
+        let inverted = self.highest.is_some_and(|highest| id < highest);
+        self.inversions += u64::from(inverted);
+        self.inversions_fast += u64::from(inverted && !by_ovs);
         self.highest = self.highest.max(Some(id));
         self.ways_changed += u64::from(self.way.replace(by_ovs).is_some_and(|way| way != by_ovs));
     }
@@ -302,6 +309,7 @@ fn play(switch: &Stamped, pairs: &[Pair], meanwhile: Meanwhile, rate: u64, lengt
     for seen in seen.values() {
         account.arrived += seen.arrived;
         account.inversions += seen.inversions;
+        account.inversions_fast += seen.inversions_fast;
         account.flows_with_inversions += usize::from(seen.inversions > 0);
         account.by_ovs += seen.by_ovs;
         account.ways_changed += seen.ways_changed;
@@ -372,7 +380,11 @@ fn same_order(meanwhile: Meanwhile) {
         with_agent.forwarded.is_none_or(|fast| fast > with_agent.sent / 2),
         "the fast path is in use: {said}"
     );
-    assert!(with_agent.inversions <= alone.inversions, "{said}");
+    assert_eq!(with_agent.inversions_fast, 0, "the fast path sends nothing late: {said}");
+    // Where a suspension ends, frames that Open vSwitch still has are overtaken (docs/semantics.md).
+    if meanwhile != Meanwhile::Retags {
+        assert!(with_agent.inversions <= alone.inversions, "{said}");
+    }
     assert!(with_agent.moves_lost <= alone.moves_lost, "{said}");
     assert!(with_agent.turned_back <= alone.turned_back, "{said}");
     assert_eq!(with_agent.stale_fast, 0, "{said}");
