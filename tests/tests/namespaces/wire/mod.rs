@@ -134,8 +134,11 @@ impl Judge {
 
     /// Lets the agent notice it, which would otherwise take the documented second or two.
     fn catch_up(&mut self) -> Result<(), String> {
-        for (key, entry) in self.corrections() {
-            self.expectation.put(key, entry.map(|entry| (entry.port, entry.fixed)));
+        // A station that has moved is forgotten first, and missing then.
+        for _ in 0..2 {
+            for (key, entry) in self.corrections() {
+                self.expectation.put(key, entry.map(|entry| (entry.port, entry.fixed)));
+            }
         }
         self.fast.catch_up();
         self.adopt()
