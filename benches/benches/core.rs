@@ -8,7 +8,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use trunkline_benches::frame::{RECEIVER, SENDER, frame};
-use trunkline_core::{FdbEntry, FdbKey, Mac, PuntReason, Tables, TagOp, Verdict, Vid, VidSet, abi, switch};
+use trunkline_core::{
+    Clock, FdbEntry, FdbKey, FlowCache, Hook, Mac, PuntReason, Tables, TagOp, Verdict, Vid, VidSet, abi,
+    switch,
+};
 
 const VID: u16 = 10;
 const NOW_S: u32 = 1000;
@@ -40,6 +43,9 @@ impl TwoPorts {
 }
 
 impl Tables for TwoPorts {
+    fn hook(&self) -> Hook {
+        Hook::Xdp
+    }
     fn port_no(&self, ifindex: u32) -> Option<u16> {
         (ifindex == IFINDEX).then_some(0)
     }
@@ -49,9 +55,6 @@ impl Tables for TwoPorts {
     fn bridge(&self, _: u16) -> Option<&abi::Bridge> {
         Some(&self.bridge)
     }
-    fn now_s(&self) -> u32 {
-        NOW_S
-    }
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.stations.iter().find(|(known, _)| known == key).map(|(_, entry)| *entry)
     }
@@ -60,6 +63,27 @@ impl Tables for TwoPorts {
     }
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
     fn ask_to_show(&self, _: &FdbKey, _: u16) {}
+}
+
+impl Clock for TwoPorts {
+    fn now_s(&self) -> u32 {
+        NOW_S
+    }
+    fn ticks(&self) -> u64 {
+        self.now_s().into()
+    }
+    fn until(&self, ticks: u64) -> u64 {
+        ticks + 1
+    }
+}
+
+impl FlowCache for TwoPorts {
+    fn generation(&self) -> u64 {
+        0
+    }
+    fn outdate_flows(&self) {
+        self.flows.set(abi::Flows::default());
+    }
     fn flows<R>(&self, _: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
         read(&self.flows.get())
     }
@@ -69,6 +93,9 @@ impl Tables for TwoPorts {
             change(&mut flows);
             self.flows.set(flows);
         }
+    }
+    fn random(&self) -> u32 {
+        0
     }
 }
 

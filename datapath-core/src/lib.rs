@@ -25,6 +25,7 @@ mod mac;
 mod port;
 mod switch;
 pub mod table;
+mod tables;
 mod verdict;
 mod vlan;
 
@@ -34,6 +35,7 @@ pub use fdb::{FdbEntry, FdbKey, Freshness};
 pub use frame::{Frame, HEADER_LEN, Header, Hook, PLAIN_LEN, Payload, SHORTEST, Start};
 pub use mac::Mac;
 pub use port::{Classified, PriorityTags};
-pub use switch::{Outcome, Tables, follow, recall, route, switch};
+pub use switch::{Outcome, follow, recall, route, switch};
+pub use tables::{Clock, FlowCache, Tables, Uncached};
 pub use verdict::{DropReason, PuntReason, TagOp, Verdict};
 pub use vlan::{Pcp, Tag, Tpid, Vid, VidSet};

@@ -7,64 +7,8 @@
 use crate::flow::{Checks, Form, Found, Validity};
 use crate::{
     DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PLAIN_LEN, Payload,
-    PuntReason, Start, Tag, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
+    PuntReason, Start, Tables, Tag, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
 };
-
-/// The tables that the switch reads and the one that it writes. Numbers are as in [`abi`].
-pub trait Tables {
-    /// The hook whose program asks.
-    fn hook(&self) -> Hook {
-        Hook::Xdp
-    }
-    /// The port behind an interface index (`PortNo`).
-    fn port_no(&self, ifindex: u32) -> Option<u16>;
-    /// A port; `None` for a number out of range.
-    fn port(&self, port_no: u16) -> Option<&abi::Port>;
-    /// A bridge; `None` for a number out of range.
-    fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge>;
-    /// Seconds of the monotonic clock, coarse.
-    fn now_s(&self) -> u32;
-    /// A station.
-    fn fdb(&self, key: &FdbKey) -> Option<FdbEntry>;
-    /// Two stations at a time: in a large table each is far away, and the way to both can be made at once.
-    fn fdb_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
-        keys.map(|key| self.fdb(key))
-    }
-    /// Enters a station that is not in the FDB, unless its port has `limit` stations already. An error says why not.
-    fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason>;
-    /// Overwrites a station that is; nothing is done for one that was forgotten meanwhile.
-    fn update(&self, key: &FdbKey, entry: FdbEntry);
-    /// Asks the agent to show a station to Open vSwitch that is heard on this port.
-    fn ask_to_show(&self, key: &FdbKey, port: u16);
-
-    // The flow cache, for tables that have one.
-
-    /// Generation of the tables: another one after every change of them, except to a station that is new or remains on
-    /// its port.
-    fn generation(&self) -> u64 {
-        0
-    }
-    /// The clock in a unit that takes less than seconds to find.
-    fn ticks(&self) -> u64 {
-        u64::from(self.now_s())
-    }
-    /// A later tick, up to which the second is the same as at this one.
-    fn until(&self, ticks: u64) -> u64 {
-        ticks + 1
-    }
-    /// Begins another generation.
-    fn outdate_flows(&self) {}
-    /// Has a line of the cache looked at where it is: the one that is given by the high bits of the hash.
-    fn flows<R>(&self, _hash: u64, _read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
-        None
-    }
-    /// Has it changed there.
-    fn remember(&self, _hash: u64, _change: impl FnOnce(&mut abi::Flows)) {}
-    /// A number at random.
-    fn random(&self) -> u32 {
-        0
-    }
-}
 
 /// A verdict, and what was found on the way to it.
 #[must_use]

@@ -16,7 +16,7 @@ use aya_ebpf::{
     maps::{Array, DevMap, PerCpuArray, RingBuf},
 };
 use trunkline_core::table::{Entered, Full, Memory, Shape, Table};
-use trunkline_core::{FdbEntry, FdbKey, Hook, PuntReason, Tables, Ticks, abi};
+use trunkline_core::{Clock, FdbEntry, FdbKey, FlowCache, Hook, PuntReason, Tables, Ticks, abi};
 
 /// Interface index (its low bits) to port.
 #[map]
@@ -241,12 +241,6 @@ impl Tables for Live {
     }
 
     #[inline(always)]
-    fn now_s(&self) -> u32 {
-        let rate = TRUNKLINE_TICKS.load();
-        if rate.used() { rate.seconds(jiffies()) } else { (coarse_ns() / SECOND_NS) as u32 }
-    }
-
-    #[inline(always)]
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         stations().get(key)
     }
@@ -270,11 +264,13 @@ impl Tables for Live {
     fn ask_to_show(&self, key: &FdbKey, port: u16) {
         ask_to_show(key, port);
     }
+}
 
+impl Clock for Live {
     #[inline(always)]
-    fn generation(&self) -> u64 {
-        // SAFETY: a variable, which others write in one piece.
-        unsafe { GENERATION.as_ptr().read_volatile() }
+    fn now_s(&self) -> u32 {
+        let rate = TRUNKLINE_TICKS.load();
+        if rate.used() { rate.seconds(jiffies()) } else { (coarse_ns() / SECOND_NS) as u32 }
     }
 
     #[inline(always)]
@@ -290,6 +286,14 @@ impl Tables for Live {
         } else {
             (((ticks << TICK_BITS) / SECOND_NS + 1) * SECOND_NS) >> TICK_BITS
         }
+    }
+}
+
+impl FlowCache for Live {
+    #[inline(always)]
+    fn generation(&self) -> u64 {
+        // SAFETY: a variable, which others write in one piece.
+        unsafe { GENERATION.as_ptr().read_volatile() }
     }
 
     #[inline(always)]
@@ -356,10 +360,6 @@ impl Tables for ReadOnly {
         self.0.bridge(bridge_no)
     }
     #[inline(always)]
-    fn now_s(&self) -> u32 {
-        self.0.now_s()
-    }
-    #[inline(always)]
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.0.fdb(key)
     }
@@ -375,9 +375,12 @@ impl Tables for ReadOnly {
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
     #[inline(always)]
     fn ask_to_show(&self, _: &FdbKey, _: u16) {}
+}
+
+impl Clock for ReadOnly {
     #[inline(always)]
-    fn generation(&self) -> u64 {
-        self.0.generation()
+    fn now_s(&self) -> u32 {
+        self.0.now_s()
     }
     #[inline(always)]
     fn ticks(&self) -> u64 {
@@ -387,6 +390,14 @@ impl Tables for ReadOnly {
     fn until(&self, ticks: u64) -> u64 {
         self.0.until(ticks)
     }
+}
+
+impl FlowCache for ReadOnly {
+    #[inline(always)]
+    fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+    /// Nothing has changed.
     #[inline(always)]
     fn outdate_flows(&self) {}
     #[inline(always)]
@@ -400,5 +411,10 @@ impl Tables for ReadOnly {
             // SAFETY: as above.
             change(unsafe { &mut *line });
         }
+    }
+    /// Lets every frame that is traced take a place in the line.
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        0
     }
 }

@@ -11,7 +11,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use trunkline_core::{
-    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, follow, recall, route,
+    Clock as _, DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, follow, recall,
+    route,
 };
 
 use crate::{

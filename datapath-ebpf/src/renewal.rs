@@ -1,7 +1,7 @@
 //! The program that extends leases.
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
-use trunkline_core::{Hook, Tables as _, abi};
+use trunkline_core::{Clock as _, Hook, abi};
 
 use crate::maps::{Live, bridge_mut};
 

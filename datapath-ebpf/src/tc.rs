@@ -6,8 +6,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use trunkline_core::{
-    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Tag, TagOp, Tpid, Verdict, abi, follow,
-    recall, route,
+    Clock as _, DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Tag, TagOp, Tpid, Verdict,
+    abi, follow, recall, route,
 };
 
 use crate::{

@@ -10,7 +10,8 @@ use trunkline::dataplane::{
     BridgeNo, BridgeTimes, Cpus, Dataplane as _, Hooks, InstalledPort, Kernel, LEASE_S, Op, Options, PortNo,
 };
 use trunkline_core::{
-    FdbEntry, FdbKey, Header, Hook, Mac, PuntReason, Tables, Verdict, Vid, VidSet, abi, switch,
+    Clock, FdbEntry, FdbKey, Header, Hook, Mac, PuntReason, Tables, Uncached, Verdict, Vid, VidSet, abi,
+    switch,
 };
 use trunkline_tests::cases::{edited, traced};
 use trunkline_tests::say;
@@ -43,9 +44,6 @@ impl Tables for Host<'_> {
     fn bridge(&self, _: u16) -> Option<&abi::Bridge> {
         Some(&self.bridge)
     }
-    fn now_s(&self) -> u32 {
-        self.now_s
-    }
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.fdb.borrow().get(key).copied()
     }
@@ -55,6 +53,20 @@ impl Tables for Host<'_> {
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
     fn ask_to_show(&self, _: &FdbKey, _: u16) {}
 }
+
+impl Clock for Host<'_> {
+    fn now_s(&self) -> u32 {
+        self.now_s
+    }
+    fn ticks(&self) -> u64 {
+        self.now_s().into()
+    }
+    fn until(&self, ticks: u64) -> u64 {
+        ticks + 1
+    }
+}
+
+impl Uncached for Host<'_> {}
 
 #[derive(Clone, Debug)]
 struct Case {

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use trunkline_core::{
-    Classified, FdbEntry, FdbKey, Frame as _, Freshness, HEADER_LEN, Header, Hook, Mac, Outcome, PuntReason,
-    Tables, Tag, TagOp, Tpid, Verdict, Vid, abi, switch,
+    Classified, Clock, FdbEntry, FdbKey, Frame as _, Freshness, HEADER_LEN, Header, Hook, Mac, Outcome,
+    PuntReason, Tables, Tag, TagOp, Tpid, Uncached, Verdict, Vid, abi, switch,
 };
 
 use crate::dataplane::{BridgeNo, Installed, LEASE_S};
@@ -62,9 +62,6 @@ impl Tables for Snapshot<'_> {
     fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge> {
         self.bridges.get(&bridge_no)
     }
-    fn now_s(&self) -> u32 {
-        self.now_s
-    }
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.stations.get(key).copied()
     }
@@ -74,6 +71,20 @@ impl Tables for Snapshot<'_> {
     fn update(&self, _: &FdbKey, _: FdbEntry) {}
     fn ask_to_show(&self, _: &FdbKey, _: u16) {}
 }
+
+impl Clock for Snapshot<'_> {
+    fn now_s(&self) -> u32 {
+        self.now_s
+    }
+    fn ticks(&self) -> u64 {
+        self.now_s().into()
+    }
+    fn until(&self, ticks: u64) -> u64 {
+        ticks + 1
+    }
+}
+
+impl Uncached for Snapshot<'_> {}
 
 /// The steps of a frame that arrives on the device `ifindex`, and the core's own outcome.
 pub(crate) fn explain(tables: &Snapshot<'_>, ifindex: u32, frame: &[u8]) -> (Vec<String>, Outcome) {

@@ -12,7 +12,7 @@ use crate::abi::{
     PORT_VALID,
 };
 use crate::{
-    Mac, TagOp, VidSet,
+    Clock, FlowCache, Mac, TagOp, VidSet,
     abi::{Bridge, NO_VID, Port},
 };
 use proptest::prelude::*;
@@ -49,9 +49,6 @@ impl Tables for Memory {
     fn bridge(&self, bridge_no: u16) -> Option<&Bridge> {
         (bridge_no == 0).then_some(&self.bridge)
     }
-    fn now_s(&self) -> u32 {
-        self.now_s.get()
-    }
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.fdb.borrow().get(key).copied()
     }
@@ -69,6 +66,21 @@ impl Tables for Memory {
     fn ask_to_show(&self, key: &FdbKey, port: u16) {
         self.asked.borrow_mut().push((key.mac, port));
     }
+}
+
+impl Clock for Memory {
+    fn now_s(&self) -> u32 {
+        self.now_s.get()
+    }
+    fn ticks(&self) -> u64 {
+        self.now_s().into()
+    }
+    fn until(&self, ticks: u64) -> u64 {
+        ticks + 1
+    }
+}
+
+impl FlowCache for Memory {
     fn generation(&self) -> u64 {
         self.generation.get()
     }
@@ -82,6 +94,9 @@ impl Tables for Memory {
         if let Some(flows) = &self.flows {
             change(flows.borrow_mut().entry(place).or_default());
         }
+    }
+    fn random(&self) -> u32 {
+        0
     }
 }
 

@@ -11,7 +11,9 @@ use trunkline::desired::{BridgeFacts, World, compile};
 use trunkline::links::{Link, LinkKind, Links, XdpAttachment, XdpFeatures, XdpMode};
 use trunkline::ovsdb::{BridgeRow, InterfaceRow, OpenVSwitchRow, PortRow, Rows, Uuid};
 use trunkline::unixctl::FlowTable;
-use trunkline_core::{FdbEntry, FdbKey, Outcome, PuntReason, Tables, TagOp, Verdict, abi, switch};
+use trunkline_core::{
+    Clock, FdbEntry, FdbKey, FlowCache, Hook, Outcome, PuntReason, Tables, TagOp, Verdict, abi, switch,
+};
 
 use super::{Case, MAX_PORTS, PortSettings};
 
@@ -39,6 +41,9 @@ struct HostTables {
 }
 
 impl Tables for HostTables {
+    fn hook(&self) -> Hook {
+        Hook::Xdp
+    }
     fn port_no(&self, ifindex: u32) -> Option<u16> {
         u16::try_from(ifindex.checked_sub(FIRST_IFINDEX)?).ok()
     }
@@ -48,9 +53,6 @@ impl Tables for HostTables {
     fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge> {
         static BRIDGE: abi::Bridge = abi::Bridge::new(u32::MAX, TIMES.refresh_s, TIMES.ageing_s);
         (bridge_no == 0).then_some(&BRIDGE)
-    }
-    fn now_s(&self) -> u32 {
-        self.now_s
     }
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.fdb.borrow().get(key).copied()
@@ -63,6 +65,21 @@ impl Tables for HostTables {
         self.fdb.borrow_mut().insert(*key, entry);
     }
     fn ask_to_show(&self, _: &FdbKey, _: u16) {}
+}
+
+impl Clock for HostTables {
+    fn now_s(&self) -> u32 {
+        self.now_s
+    }
+    fn ticks(&self) -> u64 {
+        self.now_s().into()
+    }
+    fn until(&self, ticks: u64) -> u64 {
+        ticks + 1
+    }
+}
+
+impl FlowCache for HostTables {
     fn generation(&self) -> u64 {
         self.generation.get()
     }
@@ -74,6 +91,9 @@ impl Tables for HostTables {
     }
     fn remember(&self, place: u64, change: impl FnOnce(&mut abi::Flows)) {
         change(self.flows.borrow_mut().entry(place).or_default());
+    }
+    fn random(&self) -> u32 {
+        0
     }
 }
 
