@@ -26,6 +26,7 @@ mod port;
 mod switch;
 pub mod table;
 mod tables;
+mod trace;
 mod verdict;
 mod vlan;
 
@@ -37,5 +38,6 @@ pub use mac::Mac;
 pub use port::{Classified, PriorityTags};
 pub use switch::{Outcome, follow, recall, route, switch};
 pub use tables::{Clock, FlowCache, Tables, Uncached};
+pub use trace::{Decision, EncodedDecision, TraceAnswer, TraceQuestion};
 pub use verdict::{DropReason, PuntReason, TagOp, Verdict};
 pub use vlan::{Pcp, Tag, Tpid, Vid, VidSet};

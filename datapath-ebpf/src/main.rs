@@ -9,15 +9,21 @@
 #[cfg(target_arch = "bpf")]
 mod counters;
 #[cfg(target_arch = "bpf")]
+mod log;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
-mod programs;
+mod object;
 #[cfg(target_arch = "bpf")]
 mod renewal;
 #[cfg(target_arch = "bpf")]
 mod skb_frame;
 #[cfg(target_arch = "bpf")]
 mod tc;
+#[cfg(target_arch = "bpf")]
+mod trace;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 #[cfg(target_arch = "bpf")]
 mod xdp_frame;
 

@@ -229,7 +229,7 @@ fn compare(hook: Hook) {
         let host = Host { hook, case: &case, now_s, fdb: RefCell::new(fdb), bridge };
         let outcome = switch(&case.frame[..], &host, FIRST_IFINDEX + case.ingress);
         let (trace, sent) = kernel.trace_at(hook, FIRST_IFINDEX + case.ingress, &case.frame).unwrap();
-        prop_assert_eq!((trace.kind, trace.detail, trace.vid), traced(&outcome), "{:?}", outcome);
+        prop_assert_eq!((trace.decision, trace.vid), traced(&outcome), "{:?}", outcome);
         prop_assert_eq!(&sent, &edited(&case.frame, outcome.verdict));
         if matches!(outcome.verdict, Verdict::Forward { .. }) {
             *forwarded.borrow_mut() += 1;

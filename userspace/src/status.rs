@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use trunkline_core::{DropReason, Hook, Outcome, PuntReason, Verdict, abi};
+use trunkline_core::{Decision, DropReason, Hook, Outcome, PuntReason, Verdict, Vid};
 
 use crate::agent::Agent;
 use crate::dataplane::{Dataplane, DataplaneError, Hooks, PortNo};
@@ -320,22 +320,19 @@ impl<D: Dataplane> Agent<D> {
         let Some(ifindex) = found.ifindex else { return Err(format!("port {port} has no device")) };
         let (mut steps, expected) = self.explain(ifindex, frame)?;
         let (answer, sent) = self.dataplane.trace(ifindex, frame).map_err(|e| cannot_trace(&e, frame))?;
-        let detail = usize::from(answer.detail);
-        let label = |labels: Option<&'static str>| labels.unwrap_or("unknown").to_owned();
-        let (verdict, reason, out_port) = match answer.kind {
-            abi::TRACE_FORWARD => {
-                let out = self.installed_ports().find(|(_, _, number)| number.0 == answer.detail);
+        let (verdict, reason, out_port) = match answer.decision {
+            Decision::Forward { port } => {
+                let out = self.installed_ports().find(|(_, _, number)| number.0 == port);
                 (
                     "forward",
                     None,
                     Some(out.map_or_else(|| "unknown".to_owned(), |(_, port, _)| port.name.clone())),
                 )
             }
-            abi::TRACE_PUNT => ("punt", Some(label(PuntReason::ALL.get(detail).map(|r| r.label()))), None),
-            abi::TRACE_DROP => ("drop", Some(label(DropReason::ALL.get(detail).map(|r| r.label()))), None),
-            _ => return Err("the program gave no answer: its map TRACE could not be written".to_owned()),
+            Decision::Punt(reason) => ("punt", Some(reason.label().to_owned()), None),
+            Decision::Drop(reason) => ("drop", Some(reason.label().to_owned()), None),
         };
-        if (answer.kind, answer.detail) != in_abi(&expected.verdict) {
+        if answer.decision != Decision::from(expected.verdict) {
             steps.push(format!(
                 "the copy of the tables says otherwise ({expected:?}): they have just changed, try again"
             ));
@@ -349,7 +346,7 @@ impl<D: Dataplane> Agent<D> {
             frame: hex(frame),
             verdict: verdict.to_owned(),
             reason,
-            vlan: (answer.vid != abi::NO_VID).then_some(answer.vid),
+            vlan: answer.vid.map(Vid::get),
             out_frame: out_port.is_some().then(|| hex(&sent)),
             out_port,
         })
@@ -390,14 +387,6 @@ fn cannot_trace(error: &DataplaneError, frame: &[u8]) -> String {
             "{error}; the frame has {length} octets, and not every kernel tries a program on more than \
              {ALWAYS_TAKEN}: shorten the payload"
         ),
-    }
-}
-
-fn in_abi(verdict: &Verdict) -> (u16, u16) {
-    match verdict {
-        Verdict::Forward { port, .. } => (abi::TRACE_FORWARD, *port),
-        Verdict::Punt(reason) => (abi::TRACE_PUNT, *reason as u16),
-        Verdict::Drop(reason) => (abi::TRACE_DROP, *reason as u16),
     }
 }
 

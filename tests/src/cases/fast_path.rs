@@ -12,7 +12,8 @@ use trunkline::links::{Link, LinkKind, Links, XdpAttachment, XdpFeatures, XdpMod
 use trunkline::ovsdb::{BridgeRow, InterfaceRow, OpenVSwitchRow, PortRow, Rows, Uuid};
 use trunkline::unixctl::FlowTable;
 use trunkline_core::{
-    Clock, FdbEntry, FdbKey, FlowCache, Hook, Outcome, PuntReason, Tables, TagOp, Verdict, abi, switch,
+    Clock, Decision, FdbEntry, FdbKey, FlowCache, Hook, Outcome, PuntReason, Tables, TagOp, Verdict, Vid,
+    abi, switch,
 };
 
 use super::{Case, MAX_PORTS, PortSettings};
@@ -229,8 +230,7 @@ impl FastPath {
             self.kernel.as_mut().map(|kernel| kernel.trace(ifindex, frame).expect("a run of the program"));
         let outcome = switch(frame, &self.tables, ifindex);
         if let Some((trace, sent)) = ran {
-            let theirs = (trace.kind, trace.detail, trace.vid);
-            if theirs != traced(&outcome) {
+            if (trace.decision, trace.vid) != traced(&outcome) {
                 return Err(format!("the core: {outcome:?}, the program: {trace:?}"));
             }
             let expected = edited(frame, outcome.verdict);
@@ -256,14 +256,9 @@ pub fn edited(frame: &[u8], verdict: Verdict) -> Vec<u8> {
     }
 }
 
-/// Kind, detail and VLAN with which the program answers a trace that has this outcome.
-pub fn traced(outcome: &Outcome) -> (u16, u16, u16) {
-    let (kind, detail) = match outcome.verdict {
-        Verdict::Forward { port, .. } => (abi::TRACE_FORWARD, port),
-        Verdict::Punt(reason) => (abi::TRACE_PUNT, reason as u16),
-        Verdict::Drop(reason) => (abi::TRACE_DROP, reason as u16),
-    };
-    (kind, detail, outcome.vid.map_or(abi::NO_VID, |vid| vid.get()))
+/// Returns what the program answers to a trace that has this outcome.
+pub fn traced(outcome: &Outcome) -> (Decision, Option<Vid>) {
+    (outcome.verdict.into(), outcome.vid)
 }
 
 /// The rules as the agent compiles them from rows and devices; unused where it leaves the port alone.

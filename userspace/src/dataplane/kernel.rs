@@ -14,7 +14,7 @@ use aya::{
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use trunkline_core::table::{Shape, Table};
-use trunkline_core::{FdbEntry, FdbKey, Hook, Ticks, Tpid, abi};
+use trunkline_core::{Decision, FdbEntry, FdbKey, Hook, Tag, Ticks, Tpid, TraceAnswer, TraceQuestion, abi};
 
 use super::attached::{Attached, has_tcx, tc, xdp};
 use super::drain::Drain;
@@ -60,6 +60,11 @@ pub enum LoadError {
     #[error("the BPF object has no {0}: rebuild with `cargo xtask build`")]
     Incomplete(&'static str),
 }
+
+/// The answer to a trace is missing.
+#[derive(Debug, Error)]
+#[error("the program gave no answer: its map TRACE could not be written")]
+struct NoAnswer;
 
 /// Programs and maps in the kernel.
 pub struct Kernel {
@@ -354,14 +359,14 @@ impl Kernel {
         hook: Hook,
         ifindex: u32,
         frame: &[u8],
-    ) -> Result<(abi::Trace, Vec<u8>), DataplaneError> {
+    ) -> Result<(TraceAnswer, Vec<u8>), DataplaneError> {
         let fail = |cause: &(dyn std::error::Error + 'static)| {
             DataplaneError::new("run the program on", format!("interface {ifindex}"), cause)
         };
         // At tc a tag arrives beside the frame (`skb_vlan_untag`, kernel net/core/skbuff.c).
-        let (octets, beside) = if hook == Hook::Tc { untag(frame) } else { (frame.to_vec(), 0) };
-        let question = abi::Trace { ifindex, beside, ..abi::Trace::default() };
-        self.trace.set(0, Raw(question), 0).map_err(|e| fail(&e))?;
+        let (octets, beside) = if hook == Hook::Tc { untag(frame) } else { (frame.to_vec(), None) };
+        let question = TraceQuestion { ifindex, beside };
+        self.trace.set(0, Raw(abi::Trace::ask(&question)), 0).map_err(|e| fail(&e))?;
         let mut sent = vec![0; octets.len() + 8];
         let options =
             TestRunOptions { data_in: Some(&octets), data_out: Some(&mut sent), ..TestRunOptions::new() };
@@ -372,8 +377,11 @@ impl Kernel {
         .map_err(|e| fail(&e))?;
         sent.truncate(result.data_size_out as usize);
         let answer = self.trace.get(&0, 0).map_err(|e| fail(&e))?.0;
-        if answer.beside != 0 && sent.len() >= ADDRESSES {
-            drop(sent.splice(ADDRESSES..ADDRESSES, answer.beside.to_be_bytes()));
+        let answer = answer.answer().ok_or(NoAnswer).map_err(|e| fail(&e))?;
+        if let Some(tag) = answer.beside
+            && sent.len() >= ADDRESSES
+        {
+            drop(sent.splice(ADDRESSES..ADDRESSES, tag.to_bytes()));
         }
         Ok((answer, sent))
     }
@@ -505,12 +513,12 @@ impl Dataplane for Kernel {
         Ok(self.counters.sum(port.0))
     }
 
-    fn trace(&mut self, ifindex: u32, frame: &[u8]) -> Result<(abi::Trace, Vec<u8>), DataplaneError> {
+    fn trace(&mut self, ifindex: u32, frame: &[u8]) -> Result<(TraceAnswer, Vec<u8>), DataplaneError> {
         let installed = self.installed.ports.values().find(|port| port.ifindex == ifindex);
         let hooks = installed.map_or(Hooks::Xdp, |port| port.hooks);
         if hooks.xdp() {
             let (answer, sent) = self.trace_at(Hook::Xdp, ifindex, frame)?;
-            if !hooks.tc() || answer.kind != abi::TRACE_PUNT {
+            if !hooks.tc() || !matches!(answer.decision, Decision::Punt(_)) {
                 return Ok((answer, sent));
             }
         }
@@ -518,14 +526,19 @@ impl Dataplane for Kernel {
     }
 }
 
-/// A frame without its outermost tag, and that as in [`abi::Trace::beside`].
-fn untag(frame: &[u8]) -> (Vec<u8>, u32) {
-    let tag = frame.get(ADDRESSES..).and_then(<[u8]>::first_chunk::<4>);
-    match tag.map(|tag| (tag, Tpid::from_ethertype(u16::from_be_bytes([tag[0], tag[1]])))) {
-        Some((tag, Some(_))) => {
-            ([&frame[..ADDRESSES], &frame[ADDRESSES + tag.len()..]].concat(), u32::from_be_bytes(*tag))
+/// Returns a frame without its outermost tag, and that tag.
+fn untag(frame: &[u8]) -> (Vec<u8>, Option<Tag>) {
+    let octets = frame.get(ADDRESSES..).and_then(<[u8]>::first_chunk::<4>);
+    let tag = octets.and_then(|[t0, t1, c0, c1]| {
+        let tpid = Tpid::from_ethertype(u16::from_be_bytes([*t0, *t1]))?;
+        Some(Tag::from_wire(tpid, u16::from_be_bytes([*c0, *c1])))
+    });
+    match tag {
+        Some(tag) => {
+            let rest = &frame[ADDRESSES + tag.to_bytes().len()..];
+            ([&frame[..ADDRESSES], rest].concat(), Some(tag))
         }
-        _ => (frame.to_vec(), 0),
+        None => (frame.to_vec(), None),
     }
 }
 

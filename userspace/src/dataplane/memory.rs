@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytemuck::Zeroable as _;
-use trunkline_core::{FdbEntry, FdbKey, abi};
+use trunkline_core::{Decision, FdbEntry, FdbKey, PuntReason, TraceAnswer, abi};
 
 use super::{
     BridgeNo, BridgeTimes, Dataplane, DataplaneError, Gate, Installed, InstalledPort, Op, PortNo,
@@ -215,7 +215,8 @@ impl Dataplane for Memory {
         Ok(abi::Counters::zeroed())
     }
 
-    fn trace(&mut self, _: u32, frame: &[u8]) -> Result<(abi::Trace, Vec<u8>), DataplaneError> {
-        Ok((abi::Trace::default(), frame.to_vec()))
+    fn trace(&mut self, _: u32, frame: &[u8]) -> Result<(TraceAnswer, Vec<u8>), DataplaneError> {
+        let decision = Decision::Punt(PuntReason::NotAPort);
+        Ok((TraceAnswer { decision, vid: None, beside: None, now_s: 0 }, frame.to_vec()))
     }
 }

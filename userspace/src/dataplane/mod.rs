@@ -19,7 +19,7 @@ mod stations;
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
-use trunkline_core::{FdbEntry, FdbKey, abi};
+use trunkline_core::{FdbEntry, FdbKey, TraceAnswer, abi};
 
 pub use attached::has_tcx;
 pub use hooks::Hooks;
@@ -205,5 +205,5 @@ pub trait Dataplane {
     ///
     /// # Errors
     /// The program could not be run.
-    fn trace(&mut self, ifindex: u32, frame: &[u8]) -> Result<(abi::Trace, Vec<u8>), DataplaneError>;
+    fn trace(&mut self, ifindex: u32, frame: &[u8]) -> Result<(TraceAnswer, Vec<u8>), DataplaneError>;
 }

@@ -1,0 +1,142 @@
+//! The programs of `trunkline trace`: the same rules on the same tables, of which they change nothing. The outcome goes
+//! into map `TRACE`.
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT,
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+        xdp_md,
+    },
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use trunkline_core::{
+    Clock as _, Decision, EncodedDecision, Hook, Outcome, PuntReason, Tag, TraceQuestion, Verdict, abi,
+    follow, recall, route,
+};
+
+use crate::{
+    maps::{Live, ReadOnly, TRACE},
+    skb_frame::SkbFrame,
+    tc::NEXT,
+    xdp_frame::XdpFrame,
+};
+
+#[inline(always)]
+fn question() -> TraceQuestion {
+    TRACE.get(0).copied().unwrap_or_default().question()
+}
+
+#[inline(always)]
+fn answer(
+    tables: &ReadOnly,
+    ifindex: u32,
+    decision: EncodedDecision,
+    outcome: &Outcome,
+    beside: Option<Tag>,
+) {
+    let answer = abi::Trace::reply(ifindex, decision, outcome.vid, beside, tables.now_s());
+    // The agent sees by the missing answer that it could not be stored.
+    let _ = TRACE.set(0, answer, 0);
+}
+
+/// What the XDP program would do.
+#[xdp]
+pub(crate) fn trunkline_trace(ctx: XdpContext) -> u32 {
+    let tables = ReadOnly(Live::new(Hook::Xdp));
+    let mut frame = XdpFrame::new(&ctx);
+    let ifindex = question().ifindex;
+    match recall(&frame, &tables, ifindex) {
+        Some(outcome) => answer_xdp(&mut frame, &tables, ifindex, &outcome),
+        None => trace_by_tables(ctx.ctx),
+    }
+}
+
+/// A function of its own, like that of frames that arrive.
+#[inline(never)]
+fn trace_by_tables(ctx: *mut xdp_md) -> u32 {
+    let tables = ReadOnly(Live::new(Hook::Xdp));
+    let ctx = XdpContext::new(ctx);
+    let mut frame = XdpFrame::new(&ctx);
+    let ifindex = question().ifindex;
+    let mut action = XDP_PASS;
+    match route(&frame, &tables, ifindex, |way| action = trace_route(ctx.ctx, &way)) {
+        Some(refusal) => answer_xdp(&mut frame, &tables, ifindex, &refusal),
+        None => action,
+    }
+}
+
+#[inline(never)]
+fn trace_route(ctx: *mut xdp_md, way: &abi::Route) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let mut frame = XdpFrame::new(&ctx);
+    let outcome = follow(&frame, way);
+    answer_xdp(&mut frame, &ReadOnly(Live::new(Hook::Xdp)), question().ifindex, &outcome)
+}
+
+#[inline(always)]
+fn answer_xdp(frame: &mut XdpFrame<'_>, tables: &ReadOnly, ifindex: u32, outcome: &Outcome) -> u32 {
+    let (action, decision) = match outcome.verdict {
+        Verdict::Punt(reason) => (XDP_PASS, Decision::Punt(reason).encode()),
+        Verdict::Drop(reason) => (XDP_DROP, Decision::Drop(reason).encode()),
+        Verdict::Forward { port, tag } => match frame.apply(tag) {
+            Ok(()) => (XDP_REDIRECT, Decision::Forward { port }.encode()),
+            Err(()) => (XDP_PASS, Decision::Punt(PuntReason::NoHeadroom).encode()),
+        },
+    };
+    answer(tables, ifindex, decision, outcome, None);
+    action
+}
+
+/// What the tc program would do.
+#[classifier]
+pub(crate) fn trunkline_tc_trace(ctx: TcContext) -> i32 {
+    let tables = ReadOnly(Live::new(Hook::Tc));
+    let mut frame = SkbFrame::new(&ctx);
+    let TraceQuestion { ifindex, beside } = question();
+    if let Some(tag) = beside
+        && frame.push(tag).is_err()
+    {
+        return NEXT;
+    }
+    match recall(&frame, &tables, ifindex) {
+        Some(outcome) => answer_tc(&mut frame, &tables, ifindex, &outcome),
+        None => tc_trace_by_tables(ctx.skb.skb),
+    }
+}
+
+/// A function of its own, like that of frames that arrive.
+#[inline(never)]
+fn tc_trace_by_tables(skb: *mut __sk_buff) -> i32 {
+    let tables = ReadOnly(Live::new(Hook::Tc));
+    let ctx = TcContext::new(skb);
+    let mut frame = SkbFrame::new(&ctx);
+    let ifindex = question().ifindex;
+    let mut action = NEXT;
+    match route(&frame, &tables, ifindex, |way| action = tc_trace_route(skb, &way)) {
+        Some(refusal) => answer_tc(&mut frame, &tables, ifindex, &refusal),
+        None => action,
+    }
+}
+
+#[inline(never)]
+fn tc_trace_route(skb: *mut __sk_buff, way: &abi::Route) -> i32 {
+    let ctx = TcContext::new(skb);
+    let mut frame = SkbFrame::new(&ctx);
+    let outcome = follow(&frame, way);
+    answer_tc(&mut frame, &ReadOnly(Live::new(Hook::Tc)), question().ifindex, &outcome)
+}
+
+#[inline(always)]
+fn answer_tc(frame: &mut SkbFrame<'_>, tables: &ReadOnly, ifindex: u32, outcome: &Outcome) -> i32 {
+    let (action, decision) = match outcome.verdict {
+        Verdict::Punt(reason) => (NEXT, Decision::Punt(reason).encode()),
+        Verdict::Drop(reason) => (TC_ACT_SHOT, Decision::Drop(reason).encode()),
+        Verdict::Forward { port, tag } => match frame.apply(tag) {
+            Ok(()) => (TC_ACT_REDIRECT, Decision::Forward { port }.encode()),
+            Err(()) => (NEXT, Decision::Punt(PuntReason::NoHeadroom).encode()),
+        },
+    };
+    answer(tables, ifindex, decision, outcome, frame.beside());
+    action
+}

@@ -1,0 +1,95 @@
+//! The XDP program on the ports: its entry point, and how a verdict is carried out.
+
+use aya_ebpf::{
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+        xdp_md,
+    },
+    macros::xdp,
+    programs::XdpContext,
+};
+use trunkline_core::{
+    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, follow, recall, route,
+};
+
+use crate::{
+    log::log,
+    maps::{Live, redirect},
+    xdp_frame::XdpFrame,
+};
+
+/// On every accelerated port.
+#[xdp]
+pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
+    let tables = Live::new(Hook::Xdp);
+    let mut frame = XdpFrame::new(&ctx);
+    match recall(&frame, &tables, frame.ifindex()) {
+        Some(outcome) => carry_out(&mut frame, &tables, &outcome),
+        None => by_tables(ctx.ctx),
+    }
+}
+
+/// A function of its own: it needs many registers, which the short way would have to save.
+#[inline(never)]
+fn by_tables(ctx: *mut xdp_md) -> u32 {
+    let tables = Live::new(Hook::Xdp);
+    let ctx = XdpContext::new(ctx);
+    let frame = XdpFrame::new(&ctx);
+    let mut action = XDP_PASS;
+    let take = |way| action = follow_route(ctx.ctx, &way);
+    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return action };
+    log(&ctx, &refusal);
+    match (refusal.ingress, refusal.verdict) {
+        (Some(ingress), Verdict::Punt(reason)) => punt(ingress, reason),
+        (Some(ingress), Verdict::Drop(reason)) => drop(&tables, ingress, reason),
+        _ => XDP_PASS,
+    }
+}
+
+/// A function of its own, which gets the way in memory: all of it is written there.
+#[inline(never)]
+fn follow_route(ctx: *mut xdp_md, way: &abi::Route) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let mut frame = XdpFrame::new(&ctx);
+    let outcome = follow(&frame, way);
+    carry_out(&mut frame, &Live::new(Hook::Xdp), &outcome)
+}
+
+#[inline(always)]
+fn carry_out(frame: &mut XdpFrame<'_>, tables: &Live, outcome: &Outcome) -> u32 {
+    let Some(ingress) = outcome.ingress else { return XDP_PASS };
+    match outcome.verdict {
+        Verdict::Punt(reason) => punt(ingress, reason),
+        Verdict::Drop(reason) => drop(tables, ingress, reason),
+        Verdict::Forward { port, tag } => {
+            // The target first, the edit last: once edited, a frame cannot go to Open vSwitch any more.
+            if !redirect(port) {
+                return punt(ingress, PuntReason::UnreachableDestination);
+            }
+            let received = frame.len();
+            if frame.apply(tag).is_err() {
+                return punt(ingress, PuntReason::NoHeadroom);
+            }
+            tables.forwarded(ingress, received, port, frame.len());
+            XDP_REDIRECT
+        }
+    }
+}
+
+/// Passes a frame on. What becomes of it where the tc program follows is that one's to count.
+///
+/// Not part of the way of frames that are forwarded.
+#[inline(never)]
+fn punt(ingress: u16, reason: PuntReason) -> u32 {
+    let tables = Live::new(Hook::Xdp);
+    if tables.port(ingress).is_none_or(|port| !port.has(abi::PORT_TC_FOLLOWS)) {
+        tables.punted(ingress, reason);
+    }
+    XDP_PASS
+}
+
+#[inline(always)]
+fn drop(tables: &Live, ingress: u16, reason: DropReason) -> u32 {
+    tables.dropped(ingress, reason);
+    XDP_DROP
+}
