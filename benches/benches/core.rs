@@ -23,7 +23,7 @@ struct TwoPorts {
     bridge: abi::Bridge,
     stations: [(FdbKey, FdbEntry); 2],
     remembers: bool,
-    flows: Cell<abi::Flows>,
+    flows: Cell<abi::FlowSet>,
 }
 
 impl TwoPorts {
@@ -81,13 +81,13 @@ impl FlowCache for TwoPorts {
     fn generation(&self) -> u64 {
         0
     }
-    fn outdate_flows(&self) {
-        self.flows.set(abi::Flows::default());
+    fn invalidate_flows(&self) {
+        self.flows.set(abi::FlowSet::default());
     }
-    fn flows<R>(&self, _: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
+    fn read_flows<R>(&self, _: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
         read(&self.flows.get())
     }
-    fn remember(&self, _: u64, change: impl FnOnce(&mut abi::Flows)) {
+    fn write_flows(&self, _: u64, change: impl FnOnce(&mut abi::FlowSet)) {
         if self.remembers {
             let mut flows = self.flows.get();
             change(&mut flows);
@@ -162,7 +162,7 @@ fn bench(
         let tables = TwoPorts::new(ingress, egress, remembers);
         let verdict = switch(frame, &tables, IFINDEX).verdict;
         assert!(expected(&verdict), "{name}: {verdict:?}");
-        if remembers && tables.flows.get() == abi::Flows::default() {
+        if remembers && tables.flows.get() == abi::FlowSet::default() {
             // Only what is forwarded is remembered.
             continue;
         }

@@ -295,7 +295,7 @@ pub(crate) fn install(
     let rules = rules(vlan)?;
     let more = match hooks {
         Hooks::XdpAndTc => abi::PORT_TC_FOLLOWS,
-        Hooks::Tc => abi::PORT_TAKES_MERGED,
+        Hooks::Tc => abi::PORT_ACCEPTS_GSO,
         Hooks::Xdp | Hooks::Host => 0,
     };
     let rules = abi::Port { ifindex, flags: rules.flags | more, ..rules };

@@ -139,7 +139,7 @@ pub const PORT_INTERNAL: u16 = 1 << 11;
 /// Frames that the XDP program on this port passes on meet the tc program next.
 pub const PORT_TC_FOLLOWS: u16 = 1 << 12;
 /// Whoever is behind the port takes super-frames.
-pub const PORT_TAKES_MERGED: u16 = 1 << 13;
+pub const PORT_ACCEPTS_GSO: u16 = 1 << 13;
 
 /// One place for a station, in a [`Bucket`]: 16 octets. `crate::table` says what is in the words.
 #[derive(Debug, Default)]
@@ -162,16 +162,16 @@ pub struct Bucket {
     pub places: [Place; BUCKET_PLACES as usize],
 }
 
-/// Value of map `CENSUS`, an array of one that the agent maps into its memory: 64 octets.
+/// Value of map `FDB_HEADER`, an array of one that the agent maps into its memory: 64 octets.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub struct Census {
+pub struct TableHeader {
     /// 1 while somebody enters a station, else 0.
     pub lock: AtomicU64,
     /// Stations that were entered so far. Whoever has the lock writes it.
-    pub entered: AtomicU64,
+    pub inserted: AtomicU64,
     /// Stations that were taken out so far. Only the agent does that, and writes it.
-    pub left: AtomicU64,
+    pub removed: AtomicU64,
     /// Zero.
     pub reserved: [u64; 5],
 }
@@ -181,27 +181,27 @@ pub struct Census {
 /// it is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
-pub struct Flows {
+pub struct FlowSet {
     /// Generation of the tables by which they were found, its low half.
     pub generation: u32,
     /// When, by the programs' clock, the second ends in which they were found, its low half.
     pub until: u32,
     /// Of each, addresses, type and the TCI behind the type of a tag, as they come, in little-endian order.
-    pub starts: [[u64; 2]; 2],
+    pub headers: [[u64; 2]; 2],
     /// The interface index of the device that the frames come from, and in the highest bit whether the hook is tc. 0 in an
     /// empty place.
     pub devices: [u32; 2],
     /// Where they go.
-    pub routes: [Route; 2],
+    pub actions: [CachedAction; 2],
 }
 
 /// Where frames of a flow go: 8 octets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C, align(8))]
-pub struct Route {
-    /// The port that they come in by; in the bits from [`ROUTE_BITS`] what they have to be looked at for.
+pub struct CachedAction {
+    /// The port that they come in by; in the bits from [`ACTION_PORT_BITS`] what they have to be looked at for.
     pub ingress: u16,
-    /// The port that they leave through; in the bits from [`ROUTE_BITS`] which edit their tag needs.
+    /// The port that they leave through; in the bits from [`ACTION_PORT_BITS`] which edit their tag needs.
     pub egress: u16,
     /// Length of the longest frame that both ports take, as received, in octets.
     pub longest: u16,
@@ -209,8 +209,8 @@ pub struct Route {
     pub tci: u16,
 }
 
-/// Bits of a port's number in a [`Route`]. Those above are as in `crate::flow`.
-pub const ROUTE_BITS: u32 = 10;
+/// Bits of a port's number in a [`CachedAction`]. Those above are as in `crate::flow`.
+pub const ACTION_PORT_BITS: u32 = 10;
 
 /// Value of map `COUNTERS`, an array by CPU that the agent maps into its memory: what was counted there, by `PortNo`.
 pub type CpuCounters = [Counters; MAX_PORTS as usize];
@@ -267,13 +267,13 @@ const _: () = {
     assert!(size_of::<Bridge>() == 16 && size_of::<Renewal>() == 16 && size_of::<Show>() == 16);
     assert!(size_of::<Port>() == 1056);
     assert!(size_of::<Place>() == 16);
-    assert!(size_of::<Bucket>() == 64 && size_of::<Census>() == 64);
-    assert!(size_of::<Flows>() == 64 && size_of::<Route>() == 8);
+    assert!(size_of::<Bucket>() == 64 && size_of::<TableHeader>() == 64);
+    assert!(size_of::<FlowSet>() == 64 && size_of::<CachedAction>() == 8);
     assert!(size_of::<Counters>() == 352);
     assert!(size_of::<Trace>() == 20);
     assert!(PuntReason::ALL.len() <= 32);
     assert!(DropReason::ALL.len() <= 8);
     // A station's words have room for 7 bits.
     assert!(MAX_BRIDGES <= 1 << 7 && MAX_PORTS <= 1 << 16);
-    assert!(MAX_PORTS <= 1 << ROUTE_BITS);
+    assert!(MAX_PORTS <= 1 << ACTION_PORT_BITS);
 };

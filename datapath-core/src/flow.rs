@@ -1,6 +1,6 @@
 //! The flow cache: what became of the last frame of the same form.
 //!
-//! Where a frame goes depends on the device and the hook it came from, its addresses and its tag (its [`Form`], which has its
+//! Where a frame goes depends on the device and the hook it came from, its addresses and its tag (its [`FlowKey`], which has its
 //! type too), on the tables, and on the second. So a verdict is remembered under its form, with the tables' generation and the
 //! end of the second, and is as good as a new one in that generation until then: a change of the configuration, a move and the
 //! passing of time show at once. What also depends on the rest of the frame, its length, protocol and checksum, is looked at
@@ -22,8 +22,8 @@ use crate::{Hook, Tag, TagOp, Tpid, Vid, abi};
 
 /// What decides where a frame goes, but for the tables and the time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Form {
-    start: [u64; 2],
+pub(crate) struct FlowKey {
+    header: [u64; 2],
     /// The interface index, and in its highest bit (indices have 31) the hook: what can be reached is another matter at each.
     device: u32,
 }
@@ -59,7 +59,7 @@ impl Found {
         Self { ingress: 0, egress: 0, vid: Vid::ZERO, tag: TagOp::Keep, longest: 0, checks: Checks(0) };
 }
 
-impl Form {
+impl FlowKey {
     /// Of a frame with this header, as [`crate::Start::split`] has it.
     #[inline(always)]
     pub(crate) const fn new(header: [u64; 2], ifindex: u32, hook: Hook) -> Self {
@@ -67,7 +67,7 @@ impl Form {
             Hook::Xdp => 0,
             Hook::Tc => 1 << 31,
         };
-        Self { start: header, device: ifindex | at_tc }
+        Self { header, device: ifindex | at_tc }
     }
 
     /// What the one line of the cache where the form may be is found by.
@@ -76,7 +76,7 @@ impl Form {
         // Multiplicative hashing (Knuth, TAOCP 6.4): the product's high bits depend on all bits. Addresses differ in their
         // last octets, which are in different places of the two words.
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-        let [first, second] = self.start;
+        let [first, second] = self.header;
         let mixed = first ^ second ^ self.device as u64;
         mixed.wrapping_mul(GOLDEN)
     }
@@ -124,9 +124,9 @@ const SERVICE: u16 = 1 << 2;
 /// The tag is one for a priority: its VID is 0.
 const PRIORITY: u16 = 1 << 3;
 
-const PORT: u16 = (1 << abi::ROUTE_BITS) - 1;
+const PORT: u16 = (1 << abi::ACTION_PORT_BITS) - 1;
 
-impl abi::Route {
+impl abi::CachedAction {
     /// To be remembered.
     #[inline(always)]
     pub(crate) const fn new(found: &Found) -> Self {
@@ -151,8 +151,8 @@ impl abi::Route {
             None => (0, vid),
         };
         Self {
-            ingress: found.ingress & PORT | found.checks.0 << abi::ROUTE_BITS,
-            egress: found.egress & PORT | (what | written) << abi::ROUTE_BITS,
+            ingress: found.ingress & PORT | found.checks.0 << abi::ACTION_PORT_BITS,
+            egress: found.egress & PORT | (what | written) << abi::ACTION_PORT_BITS,
             // Longer ones are left to Open vSwitch.
             longest: if found.longest > u16::MAX as u32 { u16::MAX } else { found.longest as u16 },
             tci,
@@ -178,13 +178,13 @@ impl abi::Route {
     /// What a frame has to be looked at for.
     #[inline(always)]
     pub(crate) const fn checks(&self) -> Checks {
-        Checks(self.ingress >> abi::ROUTE_BITS)
+        Checks(self.ingress >> abi::ACTION_PORT_BITS)
     }
 
     /// The edit that its tag needs.
     #[inline(always)]
     pub(crate) const fn edit(&self) -> TagOp {
-        let edit = self.egress >> abi::ROUTE_BITS;
+        let edit = self.egress >> abi::ACTION_PORT_BITS;
         match edit {
             KEEP => TagOp::Keep,
             PUSH => TagOp::Push(Tag::from_wire(Tpid::Dot1Q, self.tci)),
@@ -202,7 +202,7 @@ impl abi::Route {
     }
 }
 
-impl abi::Flows {
+impl abi::FlowSet {
     /// Most ticks in a second, more or less: the clock has at most 1,000.
     const SECOND: u32 = 1024;
     /// In how many cases one gives way once.
@@ -210,37 +210,37 @@ impl abi::Flows {
 
     /// The route of this form, if it is here and valid in this generation and at this tick.
     #[inline(always)]
-    pub(crate) fn find(&self, form: &Form, generation: u64, ticks: u64) -> Option<&abi::Route> {
+    pub(crate) fn find(&self, key: &FlowKey, generation: u64, ticks: u64) -> Option<&abi::CachedAction> {
         if !self.is_valid(generation, ticks) {
             return None;
         }
-        if self.has(0, form) {
-            return Some(&self.routes[0]);
+        if self.has(0, key) {
+            return Some(&self.actions[0]);
         }
-        if self.has(1, form) { Some(&self.routes[1]) } else { None }
+        if self.has(1, key) { Some(&self.actions[1]) } else { None }
     }
 
     /// Takes in the route of a form that is not here. One of two others gives way, but only now and then, as a number at
     /// random has it.
     #[inline(always)]
-    pub(crate) fn enter(
+    pub(crate) fn insert(
         &mut self,
-        form: &Form,
+        key: &FlowKey,
         validity: Validity,
         ticks: u64,
-        route: abi::Route,
+        action: abi::CachedAction,
         random: impl FnOnce() -> u32,
     ) {
         if !self.is_valid(validity.generation, ticks) {
             (self.generation, self.until) = (validity.generation as u32, validity.until as u32);
             self.devices[1] = 0;
-            self.put(0, form, route);
+            self.put(0, key, action);
         } else if self.devices[1] == 0 {
-            self.put(1, form, route);
+            self.put(1, key, action);
         } else {
             let random = random();
             if random.is_multiple_of(Self::GIVES_WAY) {
-                self.put(((random / Self::GIVES_WAY) & 1) as usize, form, route);
+                self.put(((random / Self::GIVES_WAY) & 1) as usize, key, action);
             }
         }
     }
@@ -252,15 +252,15 @@ impl abi::Flows {
     }
 
     #[inline(always)]
-    fn has(&self, place: usize, form: &Form) -> bool {
-        self.starts[place] == form.start && self.devices[place] == form.device
+    fn has(&self, place: usize, key: &FlowKey) -> bool {
+        self.headers[place] == key.header && self.devices[place] == key.device
     }
 
     #[inline(always)]
-    fn put(&mut self, place: usize, form: &Form, route: abi::Route) {
-        self.starts[place] = form.start;
-        self.devices[place] = form.device;
-        self.routes[place] = route;
+    fn put(&mut self, place: usize, key: &FlowKey, action: abi::CachedAction) {
+        self.headers[place] = key.header;
+        self.devices[place] = key.device;
+        self.actions[place] = action;
     }
 }
 
@@ -278,12 +278,12 @@ mod tests {
         Start::read(octets.first_chunk().unwrap())
     }
 
-    fn form(rest: [u8; 6], ifindex: u32) -> Form {
-        form_of(start(A, B, rest), ifindex, Hook::Xdp)
+    fn key(rest: [u8; 6], ifindex: u32) -> FlowKey {
+        key_of(start(A, B, rest), ifindex, Hook::Xdp)
     }
 
-    fn form_of(start: Start, ifindex: u32, hook: Hook) -> Form {
-        Form::new(start.split().0, ifindex, hook)
+    fn key_of(start: Start, ifindex: u32, hook: Hook) -> FlowKey {
+        FlowKey::new(start.split().0, ifindex, hook)
     }
 
     const UNTAGGED: [u8; 6] = [8, 0, 0x45, 0, 0x81, 0];
@@ -294,21 +294,21 @@ mod tests {
     }
 
     #[test]
-    fn each_tag_hook_and_device_is_a_form_of_its_own() {
+    fn each_tag_hook_and_device_has_a_key_of_its_own() {
         let (customer, service) = ([0x81, 0], [0x88, 0xa8]);
-        let forms = [
-            form(UNTAGGED, 7),
-            form(UNTAGGED, 8),
-            form(tagged(customer, 0), 7),
-            form(tagged(service, 0), 7),
-            form(tagged(customer, 0x1000), 7),
-            form(tagged(customer, 0x200a), 7),
-            form(tagged(customer, 0xffff), 7),
-            form_of(start(A, B, UNTAGGED), 7, Hook::Tc),
-            form_of(start(B, A, UNTAGGED), 7, Hook::Xdp),
+        let keys = [
+            key(UNTAGGED, 7),
+            key(UNTAGGED, 8),
+            key(tagged(customer, 0), 7),
+            key(tagged(service, 0), 7),
+            key(tagged(customer, 0x1000), 7),
+            key(tagged(customer, 0x200a), 7),
+            key(tagged(customer, 0xffff), 7),
+            key_of(start(A, B, UNTAGGED), 7, Hook::Tc),
+            key_of(start(B, A, UNTAGGED), 7, Hook::Xdp),
         ];
-        for (place, a) in forms.iter().enumerate() {
-            assert!(forms[place + 1..].iter().all(|b| a != b), "{a:?}");
+        for (place, a) in keys.iter().enumerate() {
+            assert!(keys[place + 1..].iter().all(|b| a != b), "{a:?}");
         }
         for stacked in [[0x81, 0, 0, 1, 0x88, 0xa8], [0x88, 0xa8, 0, 1, 0x81, 0]] {
             assert!(start(A, B, stacked).split().1.is_none());
@@ -316,9 +316,9 @@ mod tests {
     }
 
     #[test]
-    fn payload_is_not_part_of_a_form() {
-        assert_eq!(form([8, 0, 0x45, 0, 0, 84], 7), form([8, 0, 0x45, 0xb8, 0x81, 0], 7));
-        assert_eq!(form([0x81, 0, 0, 9, 8, 0], 7), form([0x81, 0, 0, 9, 0x86, 0xdd], 7));
+    fn payload_is_not_part_of_a_key() {
+        assert_eq!(key([8, 0, 0x45, 0, 0, 84], 7), key([8, 0, 0x45, 0xb8, 0x81, 0], 7));
+        assert_eq!(key([0x81, 0, 0, 9, 8, 0], 7), key([0x81, 0, 0, 9, 0x86, 0xdd], 7));
     }
 
     #[test]
@@ -330,8 +330,8 @@ mod tests {
             for low in 0..256_u32 {
                 let [.., a, b] = low.to_be_bytes();
                 let [dst, src] = pair(Mac::new([2, 0, 0, 0, a, b]));
-                let form = form_of(start(dst, src, rest), 7, Hook::Xdp);
-                places.insert(form.hash() >> (64 - 14));
+                let key = key_of(start(dst, src, rest), 7, Hook::Xdp);
+                places.insert(key.hash() >> (64 - 14));
             }
             assert!(places.len() > 230, "{}", places.len());
         }
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_as_it_was_found() {
+    fn a_cached_action_is_as_it_was_found() {
         let tags = [Tpid::Dot1Q, Tpid::Dot1Ad].into_iter().flat_map(|tpid| {
             [(0, 5), (1, 0), (100, 7), (4095, 0)]
                 .map(|(vid, pcp)| Tag::new(tpid, Pcp::new(pcp).unwrap(), Vid::new(vid).unwrap()))
@@ -358,62 +358,63 @@ mod tests {
             for vid in vids {
                 for checks in [(false, false), (true, false), (false, true), (true, true)] {
                     let found = Found { vid, checks: Checks::new(checks.0, checks.1), ..found(edit) };
-                    let route = abi::Route::new(&found);
-                    assert_eq!((route.ingress(), route.egress(), route.longest), (3, 1023, 9018));
-                    assert_eq!((route.edit(), route.vid(), route.checks()), (edit, vid, found.checks));
-                    let told = (route.checks().partial_checksums(), route.checks().leaves_tcp());
+                    let action = abi::CachedAction::new(&found);
+                    assert_eq!((action.ingress(), action.egress(), action.longest), (3, 1023, 9018));
+                    assert_eq!((action.edit(), action.vid(), action.checks()), (edit, vid, found.checks));
+                    let told = (action.checks().partial_checksums(), action.checks().leaves_tcp());
                     assert_eq!(told, checks);
                 }
             }
         }
-        assert_eq!(abi::Route::new(&Found { longest: 65_553, ..found(TagOp::Keep) }).longest, 65_535);
+        assert_eq!(abi::CachedAction::new(&Found { longest: 65_553, ..found(TagOp::Keep) }).longest, 65_535);
     }
 
     /// Where frames from device `n` go.
-    fn to(n: u16) -> abi::Route {
-        abi::Route::new(&Found { egress: n, ..found(TagOp::Keep) })
+    fn to(n: u16) -> abi::CachedAction {
+        abi::CachedAction::new(&Found { egress: n, ..found(TagOp::Keep) })
     }
 
     #[test]
-    fn a_flow_is_remembered_for_its_form_and_as_long_as_it_is_valid() {
-        let (this, other) = (form(UNTAGGED, 7), form(UNTAGGED, 8));
+    fn a_flow_is_remembered_for_its_key_and_as_long_as_it_is_valid() {
+        let (this, other) = (key(UNTAGGED, 7), key(UNTAGGED, 8));
         for start in [0, 1 << 32, (1 << 32) - 500] {
-            let mut flows = abi::Flows::default();
-            assert_eq!(flows.find(&this, 0, 0), None);
+            let mut set = abi::FlowSet::default();
+            assert_eq!(set.find(&this, 0, 0), None);
             let until = start + 1000;
-            flows.enter(&this, Validity { generation: 9, until }, start, to(7), || unreachable!());
-            assert_eq!(flows.find(&this, 9, until - 1), Some(&to(7)));
-            assert_eq!(flows.find(&other, 9, until - 1), None);
+            set.insert(&this, Validity { generation: 9, until }, start, to(7), || unreachable!());
+            assert_eq!(set.find(&this, 9, until - 1), Some(&to(7)));
+            assert_eq!(set.find(&other, 9, until - 1), None);
             for (generation, ticks) in [(9, until), (8, until - 1), (10, until - 1), (9, until + (1 << 31))] {
-                assert_eq!(flows.find(&this, generation, ticks), None);
+                assert_eq!(set.find(&this, generation, ticks), None);
             }
         }
     }
 
     #[test]
-    fn two_flows_have_a_line_and_give_way_now_and_then() {
-        let [a, b, c] = [7, 8, 9].map(|device| form(UNTAGGED, device));
+    fn two_flows_share_a_set_and_give_way_now_and_then() {
+        let [a, b, c] = [7, 8, 9].map(|device| key(UNTAGGED, device));
         let validity = Validity { generation: 9, until: 1000 };
-        let mut flows = abi::Flows::default();
-        flows.enter(&a, validity, 500, to(7), || unreachable!());
-        flows.enter(&b, validity, 500, to(8), || unreachable!());
-        let of = |flows: &abi::Flows| [a, b, c].map(|form| flows.find(&form, 9, 500).map(abi::Route::egress));
-        assert_eq!(of(&flows), [Some(7), Some(8), None]);
+        let mut set = abi::FlowSet::default();
+        set.insert(&a, validity, 500, to(7), || unreachable!());
+        set.insert(&b, validity, 500, to(8), || unreachable!());
+        let of =
+            |set: &abi::FlowSet| [a, b, c].map(|key| set.find(&key, 9, 500).map(abi::CachedAction::egress));
+        assert_eq!(of(&set), [Some(7), Some(8), None]);
         for random in 1..8 {
-            flows.enter(&c, validity, 500, to(9), || random);
-            assert_eq!(of(&flows), [Some(7), Some(8), None]);
+            set.insert(&c, validity, 500, to(9), || random);
+            assert_eq!(of(&set), [Some(7), Some(8), None]);
         }
-        let full = flows;
-        flows.enter(&c, validity, 500, to(9), || 0);
-        assert_eq!(of(&flows), [None, Some(8), Some(9)]);
-        flows = full;
-        flows.enter(&c, validity, 500, to(9), || 8);
-        assert_eq!(of(&flows), [Some(7), None, Some(9)]);
+        let full = set;
+        set.insert(&c, validity, 500, to(9), || 0);
+        assert_eq!(of(&set), [None, Some(8), Some(9)]);
+        set = full;
+        set.insert(&c, validity, 500, to(9), || 8);
+        assert_eq!(of(&set), [Some(7), None, Some(9)]);
         // Another generation, or another second: the first of it takes all.
-        flows.enter(&a, Validity { generation: 10, until: 1000 }, 500, to(7), || unreachable!());
-        assert_eq!([a, b, c].map(|form| flows.find(&form, 10, 500).is_some()), [true, false, false]);
-        flows = full;
-        flows.enter(&c, Validity { generation: 9, until: 2000 }, 1000, to(9), || unreachable!());
-        assert_eq!([a, b, c].map(|form| flows.find(&form, 9, 1000).is_some()), [false, false, true]);
+        set.insert(&a, Validity { generation: 10, until: 1000 }, 500, to(7), || unreachable!());
+        assert_eq!([a, b, c].map(|key| set.find(&key, 10, 500).is_some()), [true, false, false]);
+        set = full;
+        set.insert(&c, Validity { generation: 9, until: 2000 }, 1000, to(9), || unreachable!());
+        assert_eq!([a, b, c].map(|key| set.find(&key, 9, 1000).is_some()), [false, false, true]);
     }
 }

@@ -36,7 +36,7 @@ pub use fdb::{FdbEntry, FdbKey, Freshness};
 pub use frame::{Frame, HEADER_LEN, Header, Hook, PLAIN_LEN, Payload, SHORTEST, Start};
 pub use mac::Mac;
 pub use port::{Classified, PriorityTags};
-pub use switch::{Outcome, follow, recall, route, switch};
+pub use switch::{Outcome, finish, lookup_flow, slow_path, switch};
 pub use tables::{Clock, FlowCache, Tables, Uncached};
 pub use trace::{Decision, EncodedDecision, TraceAnswer, TraceQuestion};
 pub use verdict::{DropReason, PuntReason, TagOp, Verdict};

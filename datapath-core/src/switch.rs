@@ -4,7 +4,7 @@
 //! change the FDB is punted, so that Open vSwitch changes its own with it. Frames of a form that was forwarded a moment
 //! ago take a short cut (`crate::flow`).
 
-use crate::flow::{Checks, Form, Found, Validity};
+use crate::flow::{Checks, FlowKey, Found, Validity};
 use crate::{
     DropReason, FdbEntry, FdbKey, Frame, Freshness, HEADER_LEN, Header, Hook, L4Checksum, PLAIN_LEN, Payload,
     PuntReason, Start, Tables, Tag, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
@@ -27,41 +27,41 @@ pub struct Outcome {
 /// The frame is only read: to carry out the verdict is up to the caller.
 #[inline(always)]
 pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Outcome {
-    if let Some(outcome) = recall(frame, tables, ifindex) {
+    if let Some(outcome) = lookup_flow(frame, tables, ifindex) {
         return outcome;
     }
-    let mut way = abi::Route::default();
-    match route(frame, tables, ifindex, |found| way = found) {
+    let mut action = abi::CachedAction::default();
+    match slow_path(frame, tables, ifindex, |found| action = found) {
         Some(refusal) => refusal,
-        None => follow(frame, &way),
+        None => finish(frame, &action),
     }
 }
 
 /// The short way: by what is remembered of the last frame of this form, if anything is.
 #[inline(always)]
-pub fn recall<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Option<Outcome> {
+pub fn lookup_flow<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Option<Outcome> {
     let (ticks, generation) = (tables.ticks(), tables.generation());
     let (header, payload) = frame.start().split();
     if payload.is_none() {
         return None;
     }
-    let form = Form::new(header, ifindex, tables.hook());
-    tables.flows(form.hash(), |flows| {
-        flows.find(&form, generation, ticks).map(|route| route.outcome(frame, &payload))
+    let key = FlowKey::new(header, ifindex, tables.hook());
+    tables.read_flows(key.hash(), |set| {
+        set.find(&key, generation, ticks).map(|action| action.outcome(frame, &payload))
     })
 }
 
-/// The long way, through the tables: where frames of this form go, for `take`, and for [`recall`]. An outcome says that they go
+/// The long way, through the tables: where frames of this form go, for `take`, and for [`lookup_flow`]. An outcome says that they go
 /// nowhere, and is never [`Verdict::Forward`].
 ///
 /// It is not one value with two cases: of the case that is not there, compilers may carry along registers that were never
 /// written, which verifiers refuse.
 #[inline(always)]
-pub fn route<F: Frame + ?Sized, T: Tables>(
+pub fn slow_path<F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &T,
     ifindex: u32,
-    take: impl FnOnce(abi::Route),
+    take: impl FnOnce(abi::CachedAction),
 ) -> Option<Outcome> {
     // Before the second and the other tables: what is found then is at least as new.
     let (ticks, generation) = (tables.ticks(), tables.generation());
@@ -71,21 +71,22 @@ pub fn route<F: Frame + ?Sized, T: Tables>(
         return Some(outcome);
     }
     let (header, _) = start.split();
-    let form = Form::new(header, ifindex, tables.hook());
-    let (validity, route) = (Validity { generation, until: tables.until(ticks) }, abi::Route::new(&found));
-    tables.remember(form.hash(), |flows| flows.enter(&form, validity, ticks, route, || tables.random()));
-    take(route);
+    let key = FlowKey::new(header, ifindex, tables.hook());
+    let (validity, action) =
+        (Validity { generation, until: tables.until(ticks) }, abi::CachedAction::new(&found));
+    tables.write_flows(key.hash(), |set| set.insert(&key, validity, ticks, action, || tables.random()));
+    take(action);
     None
 }
 
-/// What becomes of a frame of which [`route`] has found where it goes.
+/// What becomes of a frame of which [`slow_path`] has found where it goes.
 #[inline(always)]
-pub fn follow<F: Frame + ?Sized>(frame: &F, route: &abi::Route) -> Outcome {
+pub fn finish<F: Frame + ?Sized>(frame: &F, action: &abi::CachedAction) -> Outcome {
     let (_, payload) = frame.start().split();
-    route.outcome(frame, &payload)
+    action.outcome(frame, &payload)
 }
 
-impl abi::Route {
+impl abi::CachedAction {
     /// What becomes of a frame of the flow.
     #[inline(always)]
     fn outcome<F: Frame + ?Sized>(&self, frame: &F, payload: &Payload) -> Outcome {
@@ -256,7 +257,7 @@ fn choose<F: Frame + ?Sized, T: Tables>(
         longest: counted_header(header.tag) as u32 + out.mtu.min(port.mtu),
         checks: Checks::new(
             at_xdp && port.has(abi::PORT_PARTIAL_CHECKSUMS),
-            at_xdp && port.has(abi::PORT_TC_FOLLOWS) && out.has(abi::PORT_TAKES_MERGED),
+            at_xdp && port.has(abi::PORT_TC_FOLLOWS) && out.has(abi::PORT_ACCEPTS_GSO),
         ),
     };
     Ok(())
@@ -274,11 +275,11 @@ fn counted_header(tag: Option<Tag>) -> usize {
 
 /// Why this frame cannot go where others of its form go.
 #[inline(always)]
-fn unfit<F: Frame + ?Sized>(frame: &F, payload: &Payload, route: &abi::Route) -> Option<PuntReason> {
-    if !frame.fits(usize::from(route.longest)) {
+fn unfit<F: Frame + ?Sized>(frame: &F, payload: &Payload, action: &abi::CachedAction) -> Option<PuntReason> {
+    if !frame.fits(usize::from(action.longest)) {
         return Some(PuntReason::OverMtu);
     }
-    let checks = route.checks();
+    let checks = action.checks();
     if checks.none() {
         return None;
     }
@@ -335,7 +336,7 @@ fn source<T: Tables>(
     }
     tables.update(key, seen);
     if reason == PuntReason::MovedSource {
-        tables.outdate_flows();
+        tables.invalidate_flows();
     }
     Some(reason)
 }

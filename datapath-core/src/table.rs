@@ -7,7 +7,7 @@
 //! # Words
 //!
 //! A place is two words. The *key* is the address, the VLAN and four bits of the bridge; as the address is no group's, its
-//! group bit is free, and always set here, so that no key is [`FREE`] or [`BURIED`]. The *entry* is [`FdbEntry::to_word`]
+//! group bit is free, and always set here, so that no key is [`FREE`] or [`TOMBSTONE`]. The *entry* is [`FdbEntry::to_word`]
 //! with, in its spare bits, the rest of the bridge and a bit that says that there is an entry at all.
 //!
 //! # Who writes what
@@ -17,7 +17,7 @@
 //!        FREE ───────────────────────────────────────► key of a station
 //!          ▲                                             │ remove: agent
 //!          │ free: agent, a grace period later           ▼
-//!        BURIED, no entry ◄───────────────────────── BURIED
+//!        TOMBSTONE, no entry ◄───────────────────────── TOMBSTONE
 //!                  clear: agent, a grace period later
 //! ```
 //!
@@ -39,17 +39,17 @@ use core::sync::atomic::AtomicU64;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::abi::{BUCKET_PLACES, Bucket, Census, Place};
+use crate::abi::{BUCKET_PLACES, Bucket, Place, TableHeader};
 use crate::{FdbEntry, FdbKey, Mac, Vid};
 
 /// Key of a place for a new station.
 const FREE: u64 = 0;
 /// Key of a place whose station was removed.
-const BURIED: u64 = 1;
+const TOMBSTONE: u64 = 1;
 /// Set in the key of every station.
 const GROUP: u64 = 1 << 56;
 /// In an entry: there is one.
-const ENTERED: u64 = 1 << 20;
+const PRESENT: u64 = 1 << 20;
 /// In an entry: the bridge's bits from the fifth.
 const BRIDGE: u64 = 0b111 << 17;
 
@@ -58,7 +58,7 @@ pub trait Memory {
     /// A bucket; `None` for a number out of range.
     fn bucket(&self, number: u32) -> Option<&Bucket>;
     /// The lock, and the numbers of stations.
-    fn census(&self) -> Option<&Census>;
+    fn header(&self) -> Option<&TableHeader>;
     /// Reads a word in one piece. Never left out, even where nothing is made of it.
     fn load(&self, word: &AtomicU64) -> u64;
     /// Writes a word in one piece.
@@ -126,7 +126,7 @@ pub struct Full;
 
 /// What became of a station that was to be entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Entered {
+pub enum Inserted {
     /// It is there now.
     New,
     /// It was there already, and is as it was.
@@ -175,7 +175,7 @@ impl<M: Memory> Table<M> {
     #[inline(always)]
     fn seek(&self, key: &FdbKey) -> Sought {
         let bridge = u64::from(key.bridge);
-        let mark = ENTERED | bridge >> 4 << 17 & BRIDGE;
+        let mark = PRESENT | bridge >> 4 << 17 & BRIDGE;
         let key = GROUP | key.mac.as_u64() << 16 | (bridge & 0xf) << 12 | u64::from(key.vid.get());
         Sought { key, mark, buckets: self.shape.buckets_of(key) }
     }
@@ -187,7 +187,7 @@ impl<M: Memory> Table<M> {
             return None;
         }
         let entry = self.memory.load(&place.entry);
-        (entry & (ENTERED | BRIDGE) == sought.mark).then_some(entry)
+        (entry & (PRESENT | BRIDGE) == sought.mark).then_some(entry)
     }
 
     #[inline(always)]
@@ -262,13 +262,13 @@ impl<M: Memory> Table<M> {
     /// # Errors
     /// There is no room for it.
     #[inline(always)]
-    pub fn insert(&self, key: &FdbKey, entry: FdbEntry) -> Result<Entered, Full> {
-        let Some(census) = self.memory.census() else { return Err(Full) };
-        if self.memory.swap(&census.lock, 1) != 0 {
-            return Ok(Entered::Later);
+    pub fn insert(&self, key: &FdbKey, entry: FdbEntry) -> Result<Inserted, Full> {
+        let Some(header) = self.memory.header() else { return Err(Full) };
+        if self.memory.swap(&header.lock, 1) != 0 {
+            return Ok(Inserted::Later);
         }
-        let result = self.insert_locked(census, &self.seek(key), entry);
-        self.memory.swap(&census.lock, 0);
+        let result = self.insert_locked(header, &self.seek(key), entry);
+        self.memory.swap(&header.lock, 0);
         result
     }
 
@@ -287,26 +287,31 @@ impl<M: Memory> Table<M> {
     }
 
     #[inline(always)]
-    fn insert_locked(&self, census: &Census, sought: &Sought, entry: FdbEntry) -> Result<Entered, Full> {
+    fn insert_locked(
+        &self,
+        header: &TableHeader,
+        sought: &Sought,
+        entry: FdbEntry,
+    ) -> Result<Inserted, Full> {
         let [first, second] = sought.buckets;
         let (Some(first), Some(second)) = (self.look_over(sought, first), self.look_over(sought, second))
         else {
             return Err(Full);
         };
         if first.known || second.known {
-            return Ok(Entered::Known);
+            return Ok(Inserted::Known);
         }
         // The first one is read first, and a second is a second distant read. Of two that are nearly full the emptier one is
         // hardly ever full (Azar and others, Balanced Allocations, 1994).
         let emptier = first.used >= BUCKET_PLACES - 1 && second.used < first.used;
         let free = if emptier { second.free } else { first.free };
-        let entered = self.memory.load(&census.entered);
-        let stations = entered.wrapping_sub(self.memory.load(&census.left));
+        let inserted = self.memory.load(&header.inserted);
+        let stations = inserted.wrapping_sub(self.memory.load(&header.removed));
         let Some(place) = free.filter(|_| stations < u64::from(self.shape.limit)) else { return Err(Full) };
         self.memory.store(&place.entry, entry.to_word() | sought.mark);
         self.memory.store(&place.key, sought.key);
-        self.memory.store(&census.entered, entered.wrapping_add(1));
-        Ok(Entered::New)
+        self.memory.store(&header.inserted, inserted.wrapping_add(1));
+        Ok(Inserted::New)
     }
 }
 
@@ -347,20 +352,20 @@ impl<M: Memory> Table<M> {
             let bridge = (entry & BRIDGE) >> 17 << 4 | key >> 12 & 0xf;
             let vid = Vid::from_tci(key as u16);
             let mac = Mac::from_u64((key & !GROUP) >> 16);
-            let there = key & GROUP != 0 && entry & ENTERED != 0;
+            let there = key & GROUP != 0 && entry & PRESENT != 0;
             there.then_some((number, FdbKey { bridge: bridge as u16, vid, mac }, FdbEntry::from_word(entry)))
         })
     }
 
     /// How many stations were ever entered.
-    pub fn entered(&self) -> u64 {
-        self.memory.census().map_or(0, |census| self.memory.load(&census.entered))
+    pub fn inserted(&self) -> u64 {
+        self.memory.header().map_or(0, |header| self.memory.load(&header.inserted))
     }
 
     /// How many stations there are.
     pub fn len(&self) -> u64 {
-        self.memory.census().map_or(0, |census| {
-            self.memory.load(&census.entered).wrapping_sub(self.memory.load(&census.left))
+        self.memory.header().map_or(0, |header| {
+            self.memory.load(&header.inserted).wrapping_sub(self.memory.load(&header.removed))
         })
     }
 
@@ -384,9 +389,9 @@ impl<M: Memory> Table<M> {
     /// Removes the station of a place. The place is for no other one yet: [`Table::clear`] it a grace period later, and
     /// [`Table::free`] it another one later.
     pub fn remove(&self, number: PlaceNo) {
-        let (Some(place), Some(census)) = (self.place(number), self.memory.census()) else { return };
-        self.memory.store(&place.key, BURIED);
-        self.memory.store(&census.left, self.memory.load(&census.left).wrapping_add(1));
+        let (Some(place), Some(header)) = (self.place(number), self.memory.header()) else { return };
+        self.memory.store(&place.key, TOMBSTONE);
+        self.memory.store(&header.removed, self.memory.load(&header.removed).wrapping_add(1));
     }
 
     /// Second step of removing.

@@ -45,11 +45,11 @@ pub trait FlowCache {
     /// stays on its port.
     fn generation(&self) -> u64;
     /// Starts a new generation, in which nothing that was remembered before is used.
-    fn outdate_flows(&self);
+    fn invalidate_flows(&self);
     /// Reads a line of the cache in place: the one that the high bits of the hash give. `None` without a cache.
-    fn flows<R>(&self, hash: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R>;
+    fn read_flows<R>(&self, hash: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R>;
     /// Changes that line in place.
-    fn remember(&self, hash: u64, change: impl FnOnce(&mut abi::Flows));
+    fn write_flows(&self, hash: u64, change: impl FnOnce(&mut abi::FlowSet));
     /// Returns a random number, which decides whether a flow gives way to another one.
     fn random(&self) -> u32;
 }
@@ -61,11 +61,11 @@ impl<T: Uncached> FlowCache for T {
     fn generation(&self) -> u64 {
         0
     }
-    fn outdate_flows(&self) {}
-    fn flows<R>(&self, _: u64, _: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
+    fn invalidate_flows(&self) {}
+    fn read_flows<R>(&self, _: u64, _: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
         None
     }
-    fn remember(&self, _: u64, _: impl FnOnce(&mut abi::Flows)) {}
+    fn write_flows(&self, _: u64, _: impl FnOnce(&mut abi::FlowSet)) {}
     fn random(&self) -> u32 {
         0
     }

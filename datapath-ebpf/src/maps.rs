@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, DevMap, PerCpuArray, RingBuf},
 };
-use trunkline_core::table::{Entered, Full, Memory, Shape, Table};
+use trunkline_core::table::{Full, Inserted, Memory, Shape, Table};
 use trunkline_core::{Clock, FdbEntry, FdbKey, FlowCache, Hook, PuntReason, Tables, Ticks, abi};
 
 /// Interface index (its low bits) to port.
@@ -37,7 +37,7 @@ static FDB: Array<abi::Bucket> = Array::with_max_entries(65_536, BPF_F_MMAPABLE)
 
 /// Their lock and number.
 #[map]
-static CENSUS: Array<abi::Census> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static FDB_HEADER: Array<abi::TableHeader> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// How many stations each port has; recounted by the agent.
 #[map]
@@ -59,7 +59,7 @@ static COUNTERS: Array<abi::CpuCounters> = Array::with_max_entries(1, BPF_F_MMAP
 /// What became of frames of late: lines for each CPU, one CPU's after the other's. The agent sets the size when it loads the
 /// programs. The kernel's arrays for each CPU would not begin with a page.
 #[map]
-static FLOWS: Array<abi::Flows> = Array::with_max_entries(1, 0);
+static FLOWS: Array<abi::FlowSet> = Array::with_max_entries(1, 0);
 
 /// Generation of the tables: when they last changed, in nanoseconds of the monotonic clock.
 ///
@@ -68,7 +68,7 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// The same for `trunkline_trace`, which runs where a port's program may interrupt it.
 #[map]
-static TRACE_FLOWS: PerCpuArray<abi::Flows> = PerCpuArray::with_max_entries(1, 0);
+static TRACE_FLOWS: PerCpuArray<abi::FlowSet> = PerCpuArray::with_max_entries(1, 0);
 
 /// Question and answer of `trunkline_trace`.
 #[map]
@@ -96,8 +96,8 @@ impl Memory for Maps {
     }
 
     #[inline(always)]
-    fn census(&self) -> Option<&abi::Census> {
-        CENSUS.get(0)
+    fn header(&self) -> Option<&abi::TableHeader> {
+        FDB_HEADER.get(0)
     }
 
     #[inline(always)]
@@ -155,13 +155,13 @@ fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
         return Err(PuntReason::LearningLimit);
     }
     match stations().insert(key, entry) {
-        Ok(Entered::New) => {
+        Ok(Inserted::New) => {
             // SAFETY: as above. CPUs that learn at the same moment may count one for two, until the agent recounts.
             unsafe { learned.write_volatile(before + 1) };
             Ok(())
         }
         // Another CPU was faster with the same station, or is busy with another one: the next frame will do.
-        Ok(Entered::Known | Entered::Later) => Ok(()),
+        Ok(Inserted::Known | Inserted::Later) => Ok(()),
         Err(Full) => Err(PuntReason::FdbFull),
     }
 }
@@ -207,7 +207,7 @@ impl Live {
 
     /// This CPU's line for a flow.
     #[inline(always)]
-    fn line(&self, hash: u64) -> Option<*mut abi::Flows> {
+    fn line(&self, hash: u64) -> Option<*mut abi::FlowSet> {
         let lines = TRUNKLINE_FLOWS.load();
         if lines == 0 {
             return None;
@@ -297,19 +297,19 @@ impl FlowCache for Live {
     }
 
     #[inline(always)]
-    fn outdate_flows(&self) {
+    fn invalidate_flows(&self) {
         // SAFETY: as above; the helper reads a clock.
         unsafe { GENERATION.as_ptr().write_volatile(bpf_ktime_get_ns()) };
     }
 
     #[inline(always)]
-    fn flows<R>(&self, hash: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
+    fn read_flows<R>(&self, hash: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
         // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
         read(unsafe { &*self.line(hash)? })
     }
 
     #[inline(always)]
-    fn remember(&self, hash: u64, change: impl FnOnce(&mut abi::Flows)) {
+    fn write_flows(&self, hash: u64, change: impl FnOnce(&mut abi::FlowSet)) {
         if let Some(line) = self.line(hash) {
             // SAFETY: as above.
             change(unsafe { &mut *line });
@@ -399,14 +399,14 @@ impl FlowCache for ReadOnly {
     }
     /// Nothing has changed.
     #[inline(always)]
-    fn outdate_flows(&self) {}
+    fn invalidate_flows(&self) {}
     #[inline(always)]
-    fn flows<R>(&self, _: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
+    fn read_flows<R>(&self, _: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
         // SAFETY: `trunkline_trace` does not interrupt itself.
         read(unsafe { &*TRACE_FLOWS.get_ptr(0)? })
     }
     #[inline(always)]
-    fn remember(&self, _: u64, change: impl FnOnce(&mut abi::Flows)) {
+    fn write_flows(&self, _: u64, change: impl FnOnce(&mut abi::FlowSet)) {
         if let Some(line) = TRACE_FLOWS.get_ptr_mut(0) {
             // SAFETY: as above.
             change(unsafe { &mut *line });

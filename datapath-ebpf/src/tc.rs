@@ -6,8 +6,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use trunkline_core::{
-    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, TagOp, Verdict, abi, follow, recall,
-    route,
+    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, TagOp, Verdict, abi, lookup_flow,
 };
 
 use crate::{log::log, maps::Live, skb_frame::SkbFrame};
@@ -20,21 +19,23 @@ pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 pub(crate) fn trunkline_tc(ctx: TcContext) -> i32 {
     let tables = Live::new(Hook::Tc);
     let mut frame = SkbFrame::new(&ctx);
-    match recall(&frame, &tables, frame.ifindex()) {
+    match lookup_flow(&frame, &tables, frame.ifindex()) {
         Some(outcome) => carry_out(&mut frame, &tables, &outcome),
-        None => by_tables(ctx.skb.skb),
+        None => slow_path(ctx.skb.skb),
     }
 }
 
 /// As for XDP.
 #[inline(never)]
-fn by_tables(skb: *mut __sk_buff) -> i32 {
+fn slow_path(skb: *mut __sk_buff) -> i32 {
     let tables = Live::new(Hook::Tc);
     let ctx = TcContext::new(skb);
     let frame = SkbFrame::new(&ctx);
     let mut action = NEXT;
-    let take = |way| action = follow_route(skb, &way);
-    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return action };
+    let take = |found| action = finish(skb, &found);
+    let Some(refusal) = trunkline_core::slow_path(&frame, &tables, frame.ifindex(), take) else {
+        return action;
+    };
     log(&ctx, &refusal);
     match (refusal.ingress, refusal.verdict) {
         (Some(ingress), Verdict::Punt(reason)) => punt(&tables, ingress, reason),
@@ -45,10 +46,10 @@ fn by_tables(skb: *mut __sk_buff) -> i32 {
 
 /// As for XDP.
 #[inline(never)]
-fn follow_route(skb: *mut __sk_buff, way: &abi::Route) -> i32 {
+fn finish(skb: *mut __sk_buff, action: &abi::CachedAction) -> i32 {
     let ctx = TcContext::new(skb);
     let mut frame = SkbFrame::new(&ctx);
-    let outcome = follow(&frame, way);
+    let outcome = trunkline_core::finish(&frame, action);
     carry_out(&mut frame, &Live::new(Hook::Tc), &outcome)
 }
 

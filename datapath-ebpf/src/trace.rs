@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use trunkline_core::{
     Clock as _, Decision, EncodedDecision, Hook, Outcome, PuntReason, Tag, TraceQuestion, Verdict, abi,
-    follow, recall, route,
+    lookup_flow,
 };
 
 use crate::{
@@ -46,31 +46,32 @@ pub(crate) fn trunkline_trace(ctx: XdpContext) -> u32 {
     let tables = ReadOnly(Live::new(Hook::Xdp));
     let mut frame = XdpFrame::new(&ctx);
     let ifindex = question().ifindex;
-    match recall(&frame, &tables, ifindex) {
+    match lookup_flow(&frame, &tables, ifindex) {
         Some(outcome) => answer_xdp(&mut frame, &tables, ifindex, &outcome),
-        None => trace_by_tables(ctx.ctx),
+        None => trace_slow_path(ctx.ctx),
     }
 }
 
 /// A function of its own, like that of frames that arrive.
 #[inline(never)]
-fn trace_by_tables(ctx: *mut xdp_md) -> u32 {
+fn trace_slow_path(ctx: *mut xdp_md) -> u32 {
     let tables = ReadOnly(Live::new(Hook::Xdp));
     let ctx = XdpContext::new(ctx);
     let mut frame = XdpFrame::new(&ctx);
     let ifindex = question().ifindex;
     let mut action = XDP_PASS;
-    match route(&frame, &tables, ifindex, |way| action = trace_route(ctx.ctx, &way)) {
+    match trunkline_core::slow_path(&frame, &tables, ifindex, |found| action = trace_finish(ctx.ctx, &found))
+    {
         Some(refusal) => answer_xdp(&mut frame, &tables, ifindex, &refusal),
         None => action,
     }
 }
 
 #[inline(never)]
-fn trace_route(ctx: *mut xdp_md, way: &abi::Route) -> u32 {
+fn trace_finish(ctx: *mut xdp_md, action: &abi::CachedAction) -> u32 {
     let ctx = XdpContext::new(ctx);
     let mut frame = XdpFrame::new(&ctx);
-    let outcome = follow(&frame, way);
+    let outcome = trunkline_core::finish(&frame, action);
     answer_xdp(&mut frame, &ReadOnly(Live::new(Hook::Xdp)), question().ifindex, &outcome)
 }
 
@@ -99,31 +100,31 @@ pub(crate) fn trunkline_tc_trace(ctx: TcContext) -> i32 {
     {
         return NEXT;
     }
-    match recall(&frame, &tables, ifindex) {
+    match lookup_flow(&frame, &tables, ifindex) {
         Some(outcome) => answer_tc(&mut frame, &tables, ifindex, &outcome),
-        None => tc_trace_by_tables(ctx.skb.skb),
+        None => tc_trace_slow_path(ctx.skb.skb),
     }
 }
 
 /// A function of its own, like that of frames that arrive.
 #[inline(never)]
-fn tc_trace_by_tables(skb: *mut __sk_buff) -> i32 {
+fn tc_trace_slow_path(skb: *mut __sk_buff) -> i32 {
     let tables = ReadOnly(Live::new(Hook::Tc));
     let ctx = TcContext::new(skb);
     let mut frame = SkbFrame::new(&ctx);
     let ifindex = question().ifindex;
     let mut action = NEXT;
-    match route(&frame, &tables, ifindex, |way| action = tc_trace_route(skb, &way)) {
+    match trunkline_core::slow_path(&frame, &tables, ifindex, |found| action = tc_trace_finish(skb, &found)) {
         Some(refusal) => answer_tc(&mut frame, &tables, ifindex, &refusal),
         None => action,
     }
 }
 
 #[inline(never)]
-fn tc_trace_route(skb: *mut __sk_buff, way: &abi::Route) -> i32 {
+fn tc_trace_finish(skb: *mut __sk_buff, action: &abi::CachedAction) -> i32 {
     let ctx = TcContext::new(skb);
     let mut frame = SkbFrame::new(&ctx);
-    let outcome = follow(&frame, way);
+    let outcome = trunkline_core::finish(&frame, action);
     answer_tc(&mut frame, &ReadOnly(Live::new(Hook::Tc)), question().ifindex, &outcome)
 }
 

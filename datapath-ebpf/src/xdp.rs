@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use trunkline_core::{
-    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, follow, recall, route,
+    DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, lookup_flow,
 };
 
 use crate::{
@@ -23,21 +23,23 @@ use crate::{
 pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
     let tables = Live::new(Hook::Xdp);
     let mut frame = XdpFrame::new(&ctx);
-    match recall(&frame, &tables, frame.ifindex()) {
+    match lookup_flow(&frame, &tables, frame.ifindex()) {
         Some(outcome) => carry_out(&mut frame, &tables, &outcome),
-        None => by_tables(ctx.ctx),
+        None => slow_path(ctx.ctx),
     }
 }
 
 /// A function of its own: it needs many registers, which the short way would have to save.
 #[inline(never)]
-fn by_tables(ctx: *mut xdp_md) -> u32 {
+fn slow_path(ctx: *mut xdp_md) -> u32 {
     let tables = Live::new(Hook::Xdp);
     let ctx = XdpContext::new(ctx);
     let frame = XdpFrame::new(&ctx);
     let mut action = XDP_PASS;
-    let take = |way| action = follow_route(ctx.ctx, &way);
-    let Some(refusal) = route(&frame, &tables, frame.ifindex(), take) else { return action };
+    let take = |found| action = finish(ctx.ctx, &found);
+    let Some(refusal) = trunkline_core::slow_path(&frame, &tables, frame.ifindex(), take) else {
+        return action;
+    };
     log(&ctx, &refusal);
     match (refusal.ingress, refusal.verdict) {
         (Some(ingress), Verdict::Punt(reason)) => punt(ingress, reason),
@@ -48,10 +50,10 @@ fn by_tables(ctx: *mut xdp_md) -> u32 {
 
 /// A function of its own, which gets the way in memory: all of it is written there.
 #[inline(never)]
-fn follow_route(ctx: *mut xdp_md, way: &abi::Route) -> u32 {
+fn finish(ctx: *mut xdp_md, action: &abi::CachedAction) -> u32 {
     let ctx = XdpContext::new(ctx);
     let mut frame = XdpFrame::new(&ctx);
-    let outcome = follow(&frame, way);
+    let outcome = trunkline_core::finish(&frame, action);
     carry_out(&mut frame, &Live::new(Hook::Xdp), &outcome)
 }
 

@@ -452,7 +452,7 @@ fn where_tc_follows_xdp_forwards_but_neither_learns_nor_counts_what_it_passes_on
     assert_eq!(kernel.counters(PortNo(0)).unwrap().rx_frames, 1);
 }
 
-/// One that comes after the programs were loaded has no lines in the flow cache, and no counters but its own.
+/// One that comes after the programs were loaded has no sets in the flow cache, and no counters but its own.
 #[test]
 fn a_cpu_that_comes_later_forwards_and_counts() {
     use aya::programs::{TestRun as _, TestRunOptions};

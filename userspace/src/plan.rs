@@ -73,7 +73,7 @@ pub fn plan(installed: &Installed, desired: &Installed) -> Plan {
 /// Whether Open vSwitch forgets the stations of a port with this change, and so must we. It does for VLAN settings and
 /// protection; an MTU, a hook or whether the device can be sent to is nothing to it.
 fn stations_are_void(old: &InstalledPort, new: &InstalledPort) -> bool {
-    let of_hooks = abi::PORT_TARGET | abi::PORT_TC_TARGET | abi::PORT_TC_FOLLOWS | abi::PORT_TAKES_MERGED;
+    let of_hooks = abi::PORT_TARGET | abi::PORT_TC_TARGET | abi::PORT_TC_FOLLOWS | abi::PORT_ACCEPTS_GSO;
     let essence = |port: &InstalledPort| abi::Port {
         mtu: 0,
         learning_limit: 0,
@@ -234,7 +234,7 @@ mod tests {
     fn a_hook_is_changed_under_suspension_without_forgetting_stations() {
         let mut other = port(5, 10);
         other.hooks = Hooks::XdpAndTc;
-        other.rules.flags |= abi::PORT_TC_FOLLOWS | abi::PORT_TC_TARGET | abi::PORT_TAKES_MERGED;
+        other.rules.flags |= abi::PORT_TC_FOLLOWS | abi::PORT_TC_TARGET | abi::PORT_ACCEPTS_GSO;
         assert_eq!(
             plan(&state(&[(0, port(5, 10))], true), &state(&[(0, other.clone())], true)),
             expect([Op::Suspend(B), Op::Drain, Op::Install(PortNo(0), other)], [B])

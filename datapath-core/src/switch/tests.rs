@@ -8,7 +8,7 @@ use crate::abi::{
     PORT_ACCEPT_TAGGED, PORT_HAS_EXCLUDED, PORT_LEAVES_DEI, PORT_PARTIAL_CHECKSUMS, PORT_PRIORITY_TAGS,
 };
 use crate::abi::{
-    PORT_PROTECTED, PORT_PVID_HAS_TPID, PORT_TAKES_MERGED, PORT_TARGET, PORT_TC_FOLLOWS, PORT_TC_TARGET,
+    PORT_ACCEPTS_GSO, PORT_PROTECTED, PORT_PVID_HAS_TPID, PORT_TARGET, PORT_TC_FOLLOWS, PORT_TC_TARGET,
     PORT_VALID,
 };
 use crate::{
@@ -32,7 +32,7 @@ struct Memory {
     /// The stations that the agent was asked to show.
     asked: RefCell<Vec<(Mac, u16)>>,
     /// The flow cache, if there is one.
-    flows: Option<RefCell<BTreeMap<u64, abi::Flows>>>,
+    flows: Option<RefCell<BTreeMap<u64, abi::FlowSet>>>,
 }
 
 impl Tables for Memory {
@@ -84,13 +84,13 @@ impl FlowCache for Memory {
     fn generation(&self) -> u64 {
         self.generation.get()
     }
-    fn outdate_flows(&self) {
+    fn invalidate_flows(&self) {
         self.generation.set(self.generation.get() + 1);
     }
-    fn flows<R>(&self, place: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
+    fn read_flows<R>(&self, place: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
         read(self.flows.as_ref()?.borrow().get(&place)?)
     }
-    fn remember(&self, place: u64, change: impl FnOnce(&mut abi::Flows)) {
+    fn write_flows(&self, place: u64, change: impl FnOnce(&mut abi::FlowSet)) {
         if let Some(flows) = &self.flows {
             change(flows.borrow_mut().entry(place).or_default());
         }
@@ -330,7 +330,7 @@ fn protected_ports_do_not_talk_to_each_other() {
     tables.ports[0].flags |= PORT_PROTECTED;
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
     tables.ports[1].flags |= PORT_PROTECTED;
-    tables.outdate_flows();
+    tables.invalidate_flows();
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Drop(DropReason::Protected));
 }
 
@@ -394,8 +394,8 @@ fn tcp_towards_who_takes_super_frames_is_left_to_tc_where_that_follows() {
     for (follows, takes, left) in [
         (0, 0, false),
         (PORT_TC_FOLLOWS, 0, false),
-        (0, PORT_TAKES_MERGED, false),
-        (PORT_TC_FOLLOWS, PORT_TAKES_MERGED, true),
+        (0, PORT_ACCEPTS_GSO, false),
+        (PORT_TC_FOLLOWS, PORT_ACCEPTS_GSO, true),
     ] {
         let mut tables = pair();
         tables.ports[0].flags |= follows;
@@ -468,7 +468,7 @@ fn a_drop_eligible_frame_is_left_to_a_datapath_that_clears_the_bit() {
     let eligible = tagged(B, A, 0x100a);
     assert_eq!(tables.run(1, &eligible), Verdict::Forward { port: 2, tag: TagOp::Pop });
     tables.ports[0].flags |= PORT_LEAVES_DEI;
-    tables.outdate_flows();
+    tables.invalidate_flows();
     assert_eq!(tables.run(1, &eligible), Verdict::Punt(PuntReason::DropEligible));
     assert_eq!(tables.run(1, &tagged(B, A, 10)), Verdict::Forward { port: 2, tag: TagOp::Pop });
 }
@@ -490,12 +490,12 @@ fn frames_after_the_first_are_forwarded_by_what_was_remembered_of_it() {
     tables.now_s.set(NOW_S + 1);
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Drop(DropReason::Protected));
     tables.now_s.set(NOW_S);
-    tables.outdate_flows();
+    tables.invalidate_flows();
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Drop(DropReason::Protected));
 }
 
 #[test]
-fn a_move_outdates_what_was_remembered() {
+fn a_move_invalidates_what_was_remembered() {
     let tables = memory(&[access(10), access(10), access(10)]).station(A, 10, 1, 0).station(B, 10, 2, 0);
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Forward { port: 2, tag: TagOp::Keep });
     assert_eq!(tables.run(3, &untagged(A, B)), Verdict::Punt(PuntReason::MovedSource));
@@ -541,7 +541,7 @@ prop_compose! {
         if flags[3] { port.flags &= !PORT_TARGET; }
         if flags[5] { port.flags |= PORT_TC_TARGET; }
         if flags[6] { port.flags |= PORT_TC_FOLLOWS; }
-        if flags[7] { port.flags |= PORT_TAKES_MERGED; }
+        if flags[7] { port.flags |= PORT_ACCEPTS_GSO; }
         port
     }
 }
@@ -641,13 +641,13 @@ proptest! {
                 Event::Rules(place, rules) => {
                     for tables in [&mut cached, &mut plain] {
                         tables.ports[place] = *rules;
-                        tables.outdate_flows();
+                        tables.invalidate_flows();
                     }
                 }
                 Event::Forget(mac, vlan) => {
                     for tables in [&cached, &plain] {
                         tables.fdb.borrow_mut().remove(&key(mac, vlan));
-                        tables.outdate_flows();
+                        tables.invalidate_flows();
                     }
                 }
             }

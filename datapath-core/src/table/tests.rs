@@ -13,7 +13,7 @@ const SECRETS: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 /// Memory of the host. Threads are made to wait now and then, so that they meet in the midst of what they do.
 struct Host {
     buckets: Vec<Bucket>,
-    census: Census,
+    header: TableHeader,
     jitter: bool,
 }
 
@@ -34,8 +34,8 @@ impl Memory for Host {
     fn bucket(&self, number: u32) -> Option<&Bucket> {
         self.buckets.get(number as usize)
     }
-    fn census(&self) -> Option<&Census> {
-        Some(&self.census)
+    fn header(&self) -> Option<&TableHeader> {
+        Some(&self.header)
     }
     fn load(&self, word: &AtomicU64) -> u64 {
         self.linger();
@@ -64,7 +64,7 @@ fn table(limit: u32) -> Table<Host> {
 
 fn shaped(shape: Shape) -> Table<Host> {
     let buckets = (0..shape.buckets()).map(|_| Bucket::default()).collect();
-    Table::new(Host { buckets, census: Census::default(), jitter: false }, shape)
+    Table::new(Host { buckets, header: TableHeader::default(), jitter: false }, shape)
 }
 
 fn key(bridge: u16, vid: u16, mac: u64) -> FdbKey {
@@ -88,7 +88,7 @@ fn entry_is_replaced_only_if_it_is_the_expected_one() {
     let table = table(16);
     let known = key(0x5d, 10, 0x0200_0000_0001);
     assert!(!table.replace(&known, on(1), on(2)), "there is none");
-    assert_eq!(table.insert(&known, on(1)), Ok(Entered::New));
+    assert_eq!(table.insert(&known, on(1)), Ok(Inserted::New));
     assert!(table.replace(&known, on(1), on(2)) && table.get(&known) == Some(on(2)));
     assert!(!table.replace(&known, on(1), on(3)) && table.get(&known) == Some(on(2)));
     assert!(!table.replace(&key(0x0d, 10, 0x0200_0000_0001), on(2), on(3)), "another bridge");
@@ -103,7 +103,7 @@ fn replacing_never_undoes_what_a_program_wrote() {
         let mut table = table(16);
         table.memory.jitter = true;
         let known = key(3, 10, 0x0200_0000_0001);
-        assert_eq!(table.insert(&known, on(u16::MAX)), Ok(Entered::New));
+        assert_eq!(table.insert(&known, on(u16::MAX)), Ok(Inserted::New));
         thread::scope(|scope| {
             scope.spawn(|| assert!(table.update(&known, on(8))));
             scope.spawn(|| table.replace(&known, on(u16::MAX), on(7)));
@@ -127,8 +127,8 @@ fn stations_that_differ_in_anything_are_different() {
             (key(bridge, vid, mac), FdbEntry { port: u16::MAX - bridge, fixed: vid == 1, shown_s: u32::MAX });
         assert_eq!(table.get(&key), None, "{key:?}");
         assert!(!table.update(&key, entry));
-        assert_eq!(table.insert(&key, on(1)), Ok(Entered::New));
-        assert_eq!(table.insert(&key, entry), Ok(Entered::Known));
+        assert_eq!(table.insert(&key, on(1)), Ok(Inserted::New));
+        assert_eq!(table.insert(&key, entry), Ok(Inserted::Known));
         assert_eq!(table.get(&key), Some(on(1)), "as it was");
         assert!(table.update(&key, entry));
         expected.insert(key, entry);
@@ -149,20 +149,20 @@ fn a_place_serves_the_next_station_only_after_it_was_freed() {
     let neighbours = (0..).filter(|n| home(*n) == [first, second]).map(|n| key(0, 10, n));
     let crowd: Vec<FdbKey> = neighbours.take(places + 1).collect();
     for key in &crowd[..places] {
-        assert_eq!(table.insert(key, on(1)), Ok(Entered::New));
+        assert_eq!(table.insert(key, on(1)), Ok(Inserted::New));
     }
     let new = &crowd[places];
     assert_eq!(table.insert(new, on(2)), Err(Full));
     let place = table.place_of(&crowd[3]).unwrap();
     table.remove(place);
     assert_eq!(table.get(&crowd[3]), None);
-    assert_eq!(table.insert(new, on(2)), Err(Full), "buried");
+    assert_eq!(table.insert(new, on(2)), Err(Full), "tombstones");
     // A program that found the station before.
-    table.memory.store(&table.place(place).unwrap().entry, on(9).to_word() | ENTERED);
+    table.memory.store(&table.place(place).unwrap().entry, on(9).to_word() | PRESENT);
     table.clear(place);
-    assert_eq!(table.insert(new, on(2)), Err(Full), "cleared");
+    assert_eq!(table.insert(new, on(2)), Err(Full), "a cleared tombstone");
     table.free(place);
-    assert_eq!(table.insert(new, on(2)), Ok(Entered::New));
+    assert_eq!(table.insert(new, on(2)), Ok(Inserted::New));
     assert_eq!((table.get(new), table.place_of(new)), (Some(on(2)), Some(place)));
     assert_eq!(all(&table).len(), places);
 }
@@ -181,12 +181,12 @@ fn a_key_without_an_entry_is_no_station_yet() {
 #[test]
 fn whoever_does_not_get_the_lock_does_not_wait() {
     let table = table(64);
-    table.memory.census.lock.store(1, Ordering::Relaxed);
-    assert_eq!(table.insert(&key(0, 10, 7), on(1)), Ok(Entered::Later));
+    table.memory.header.lock.store(1, Ordering::Relaxed);
+    assert_eq!(table.insert(&key(0, 10, 7), on(1)), Ok(Inserted::Later));
     assert_eq!(table.get(&key(0, 10, 7)), None);
-    table.memory.census.lock.store(0, Ordering::Relaxed);
-    assert_eq!(table.insert(&key(0, 10, 7), on(1)), Ok(Entered::New));
-    assert_eq!(table.memory.census.lock.load(Ordering::Relaxed), 0);
+    table.memory.header.lock.store(0, Ordering::Relaxed);
+    assert_eq!(table.insert(&key(0, 10, 7), on(1)), Ok(Inserted::New));
+    assert_eq!(table.memory.header.lock.load(Ordering::Relaxed), 0);
 }
 
 /// With addresses in sequence, as of virtual machines, and without order; and with other secrets.
@@ -200,7 +200,7 @@ fn a_table_takes_as_many_stations_as_it_is_made_for_and_no_more() {
                 let mut second = 0;
                 let stations: BTreeSet<FdbKey> = (0..limit).map(station).collect();
                 for key in &stations {
-                    assert_eq!(table.insert(key, on(1)), Ok(Entered::New), "{limit} stations, {key:?}");
+                    assert_eq!(table.insert(key, on(1)), Ok(Inserted::New), "{limit} stations, {key:?}");
                     let place = table.place_of(key).unwrap();
                     let home = table.shape.buckets_of(table.seek(key).key)[0];
                     second += u32::from(place.0 / BUCKET_PLACES != home);
@@ -209,7 +209,7 @@ fn a_table_takes_as_many_stations_as_it_is_made_for_and_no_more() {
                 let beyond = (limit..).map(station).filter(|key| !stations.contains(key));
                 let missing = limit as usize - stations.len();
                 for (n, key) in beyond.take(missing + 2).enumerate() {
-                    let expected = if n < missing { Ok(Entered::New) } else { Err(Full) };
+                    let expected = if n < missing { Ok(Inserted::New) } else { Err(Full) };
                     assert_eq!(table.insert(&key, on(1)), expected);
                 }
                 assert_eq!(table.len(), u64::from(limit));
@@ -252,18 +252,18 @@ proptest! {
     fn it_is_a_map(events in proptest::collection::vec(any_event(), 1..400)) {
         const LIMIT: u32 = 48;
         let (table, mut map) = (table(LIMIT), BTreeMap::new());
-        let (mut buried, mut cleared) = (vec![], vec![]);
+        let (mut tombstones, mut cleared) = (vec![], vec![]);
         for event in events {
             match event {
                 Event::Insert(key, entry) => {
                     let expected = match map.len() as u32 {
-                        _ if map.contains_key(&key) => Ok(Entered::Known),
+                        _ if map.contains_key(&key) => Ok(Inserted::Known),
                         LIMIT => Err(Full),
-                        _ => Ok(Entered::New),
+                        _ => Ok(Inserted::New),
                     };
                     let result = table.insert(&key, entry);
                     prop_assert_eq!(result, expected);
-                    if result == Ok(Entered::New) {
+                    if result == Ok(Inserted::New) {
                         map.insert(key, entry);
                     }
                 }
@@ -275,12 +275,12 @@ proptest! {
                     let place = table.place_of(&key);
                     prop_assert_eq!(place.is_some(), map.remove(&key).is_some());
                     place.into_iter().for_each(|place| table.remove(place));
-                    buried.extend(place);
+                    tombstones.extend(place);
                 }
                 Event::Grace => {
                     cleared.drain(..).for_each(|place| table.free(place));
-                    buried.iter().for_each(|place| table.clear(*place));
-                    cleared.append(&mut buried);
+                    tombstones.iter().for_each(|place| table.clear(*place));
+                    cleared.append(&mut tombstones);
                 }
             }
             prop_assert_eq!(&all(&table), &map);
@@ -357,7 +357,7 @@ fn nobody_reads_or_writes_anothers_entry_and_no_station_is_there_twice() {
                         }
                         match found[0] {
                             Some(_) => drop(table.update(&pair[0], seen)),
-                            None => learned += u32::from(table.insert(&pair[0], seen) == Ok(Entered::New)),
+                            None => learned += u32::from(table.insert(&pair[0], seen) == Ok(Inserted::New)),
                         }
                     });
                 }

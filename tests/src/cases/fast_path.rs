@@ -38,7 +38,7 @@ struct HostTables {
     fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
     now_s: u32,
     generation: Cell<u64>,
-    flows: RefCell<BTreeMap<u64, abi::Flows>>,
+    flows: RefCell<BTreeMap<u64, abi::FlowSet>>,
 }
 
 impl Tables for HostTables {
@@ -84,13 +84,13 @@ impl FlowCache for HostTables {
     fn generation(&self) -> u64 {
         self.generation.get()
     }
-    fn outdate_flows(&self) {
+    fn invalidate_flows(&self) {
         self.generation.set(self.generation.get().wrapping_add(1));
     }
-    fn flows<R>(&self, place: u64, read: impl FnOnce(&abi::Flows) -> Option<R>) -> Option<R> {
+    fn read_flows<R>(&self, place: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
         read(self.flows.borrow().get(&place)?)
     }
-    fn remember(&self, place: u64, change: impl FnOnce(&mut abi::Flows)) {
+    fn write_flows(&self, place: u64, change: impl FnOnce(&mut abi::FlowSet)) {
         change(self.flows.borrow_mut().entry(place).or_default());
     }
     fn random(&self) -> u32 {
@@ -147,7 +147,7 @@ impl FastPath {
         self.tables.ports = vec![abi::Port::UNUSED; MAX_PORTS];
         self.tables.ports[..rules.len()].copy_from_slice(&rules);
         self.tables.fdb.borrow_mut().clear();
-        self.tables.outdate_flows();
+        self.tables.invalidate_flows();
         if let Some(kernel) = &mut self.kernel {
             kernel.activate(BridgeNo(0), "br0", TIMES, now_s()).expect("an active bridge");
             for (place, rules) in (0..).zip(&self.tables.ports) {
@@ -184,7 +184,7 @@ impl FastPath {
             Some(entry) => self.tables.update(&key, entry),
             None => drop(self.tables.fdb.borrow_mut().remove(&key)),
         }
-        self.tables.outdate_flows();
+        self.tables.invalidate_flows();
         if let Some(kernel) = &mut self.kernel {
             kernel.set_station(&key, entry).expect("a station of the program");
         }

@@ -117,15 +117,15 @@ impl Cpus {
         Some(Self { possible, running: beyond(online).map_or(possible, |running| running.min(possible)) })
     }
 
-    /// How many lines each running CPU has in the flow cache: enough for the flows of a large bridge, and where many
+    /// How many sets each running CPU has in the flow cache: enough for the flows of a large bridge, and where many
     /// CPUs share them, no more than 128 MiB together. None where a program may run amidst another.
-    pub(super) fn flow_lines(self) -> u32 {
+    pub(super) fn flow_sets(self) -> u32 {
         const MOST: u32 = 1 << 17;
         const OCTETS: u32 = 128 << 20;
         if Preemption::of_kernel().is_possible() {
             return 0;
         }
-        (OCTETS / size_of::<abi::Flows>() as u32 / self.running).clamp(1, MOST)
+        (OCTETS / size_of::<abi::FlowSet>() as u32 / self.running).clamp(1, MOST)
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     fn the_flow_cache_keeps_to_its_share_of_memory() {
         let octets = |running| {
             let cpus = Cpus { possible: 512, running };
-            u64::from(cpus.flow_lines()) * size_of::<abi::Flows>() as u64
+            u64::from(cpus.flow_sets()) * size_of::<abi::FlowSet>() as u64
         };
         if Preemption::of_kernel() == Preemption::None {
             assert_eq!(octets(4), 8 << 20, "of each, whatever may come");

@@ -45,7 +45,7 @@ pub struct Options {
 struct Recount {
     stations: u32,
     /// Stations that had been entered in the table by then.
-    entered: u64,
+    inserted: u64,
     /// How often that was written. A program that was just counting a station may have overwritten it once.
     times: u8,
 }
@@ -82,8 +82,8 @@ pub struct Kernel {
     has_tc: bool,
     drain: Drain,
     installed: Installed,
-    /// When flows were last outdated for nothing but the time, in seconds.
-    outdated_s: u32,
+    /// When the flow cache was last invalidated for nothing but the time, in seconds.
+    invalidated_s: u32,
 }
 
 pub(super) const PROGRAM: &str = "trunkline_xdp";
@@ -93,9 +93,9 @@ const TC_TRACE_PROGRAM: &str = "trunkline_tc_trace";
 const RENEW_PROGRAM: &str = "trunkline_renew";
 /// The map of the programs' one variable.
 const GENERATION: &str = ".bss";
-/// Flows are outdated at least so often, in seconds, though nothing has changed: one has the low half of its time only, which
-/// comes again after 49 days at the earliest.
-const OUTDATED_S: u32 = 86_400;
+/// The flow cache is invalidated at least this often, in seconds, though nothing has changed: a set has only the
+/// low half of its time, which comes again after 49 days at the earliest.
+const INVALIDATED_S: u32 = 86_400;
 /// Octets before a frame's tag.
 const ADDRESSES: usize = 12;
 
@@ -128,17 +128,17 @@ impl Kernel {
 
     fn load_with(options: Options, cpus: Cpus, ticks: Ticks) -> Result<Self, LoadError> {
         let shape = Shape::new(options.stations, secrets()?);
-        let flow_lines = cpus.flow_lines();
+        let flow_sets = cpus.flow_sets();
         let level: u8 = if options.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FDB", shape.buckets())
             .map_max_entries("COUNTERS", cpus.possible)
-            .map_max_entries("FLOWS", (cpus.running * flow_lines).max(1))
+            .map_max_entries("FLOWS", (cpus.running * flow_sets).max(1))
             .override_global(aya_log::LEVEL, &level, true)
             .override_global(abi::ABI_SYMBOL, &abi::ABI_VERSION, true)
             .override_global("TRUNKLINE_FDB", &Raw(shape), true)
             .override_global("TRUNKLINE_TICKS", &Raw(ticks), true)
-            .override_global("TRUNKLINE_FLOWS", &flow_lines, true)
+            .override_global("TRUNKLINE_FLOWS", &flow_sets, true)
             .load(OBJECT)
             .map_err(|error| LoadError::Load(explain(&error)))?;
         for program in [PROGRAM, TRACE_PROGRAM, RENEW_PROGRAM] {
@@ -168,7 +168,7 @@ impl Kernel {
             has_tc,
             drain: Drain::new(),
             installed: Installed::default(),
-            outdated_s: 0,
+            invalidated_s: 0,
         })
     }
 
@@ -256,7 +256,7 @@ impl Kernel {
             .ports
             .set(u32::from(port.0), Raw(*rules), 0)
             .map_err(|e| DataplaneError::new("write the rules of", format!("port {}", port.0), &e));
-        written.and(self.outdate_flows())
+        written.and(self.invalidate_flows())
     }
 
     /// Enters, overwrites or forgets one station, for tests.
@@ -346,7 +346,7 @@ impl Kernel {
         self.gate.drained(&suspended);
     }
 
-    fn outdate_flows(&self) -> Result<(), DataplaneError> {
+    fn invalidate_flows(&self) -> Result<(), DataplaneError> {
         self.gate.invalidate_flows()
     }
 
@@ -395,7 +395,7 @@ impl Dataplane for Kernel {
     fn apply(&mut self, op: &Op) -> Result<(), DataplaneError> {
         let result = self.carry_out(op);
         // Also after a failure, which may have changed something.
-        result.and(self.outdate_flows())
+        result.and(self.invalidate_flows())
     }
 
     fn activate(
@@ -419,7 +419,7 @@ impl Dataplane for Kernel {
         if active {
             self.installed.active.insert(bridge, times);
         }
-        self.outdate_flows().map(|()| active)
+        self.invalidate_flows().map(|()| active)
     }
 
     fn confirm(
@@ -433,15 +433,15 @@ impl Dataplane for Kernel {
         for (key, [expected, entry]) in stations {
             self.stations.replace(key, *expected, *entry);
         }
-        self.outdate_flows().map(|()| true)
+        self.invalidate_flows().map(|()| true)
     }
 
     fn renew(&mut self, now_s: u32) -> Result<(), DataplaneError> {
         self.stations.free_some();
-        let mut outdated = Ok(());
-        if now_s >= self.outdated_s + OUTDATED_S {
-            self.outdated_s = now_s;
-            outdated = self.outdate_flows();
+        let mut invalidated = Ok(());
+        if now_s >= self.invalidated_s + INVALIDATED_S {
+            self.invalidated_s = now_s;
+            invalidated = self.invalidate_flows();
         }
         let program =
             xdp(&mut self.ebpf, RENEW_PROGRAM).map_err(|e| DataplaneError::new("renew", "leases", &e))?;
@@ -452,7 +452,7 @@ impl Dataplane for Kernel {
             let run: Result<TestRunResult, _> = program.test_run(options);
             run.map(drop).map_err(|e| DataplaneError::new("renew", "leases", &e))
         });
-        outdated.and(renewed)
+        invalidated.and(renewed)
     }
 
     fn take_suspended(&mut self) -> BTreeSet<BridgeNo> {
@@ -477,7 +477,7 @@ impl Dataplane for Kernel {
             };
             result = result.and(set.map_err(|cause| cause.of(key)));
         }
-        result.and(self.outdate_flows())
+        result.and(self.invalidate_flows())
     }
 
     fn station(&self, key: &FdbKey) -> Option<FdbEntry> {
@@ -494,8 +494,8 @@ impl Dataplane for Kernel {
 
     fn recount(&mut self, port: PortNo, stations: u32) -> Result<(), DataplaneError> {
         let last = self.recounts.get(usize::from(port.0)).copied().unwrap_or_default();
-        let entered = self.stations.entered();
-        let same = (last.stations, last.entered) == (stations, entered);
+        let inserted = self.stations.inserted();
+        let same = (last.stations, last.inserted) == (stations, inserted);
         // The programs count when they enter a station, and at no other time.
         if same && last.times >= 2 {
             return Ok(());
@@ -504,7 +504,7 @@ impl Dataplane for Kernel {
             .set(u32::from(port.0), stations, 0)
             .map_err(|e| DataplaneError::new("count the stations of", format!("port {}", port.0), &e))?;
         if let Some(recount) = self.recounts.get_mut(usize::from(port.0)) {
-            *recount = Recount { stations, entered, times: if same { last.times + 1 } else { 1 } };
+            *recount = Recount { stations, inserted, times: if same { last.times + 1 } else { 1 } };
         }
         Ok(())
     }
@@ -542,10 +542,10 @@ fn untag(frame: &[u8]) -> (Vec<u8>, Option<Tag>) {
     }
 }
 
-/// The maps `FDB` and `CENSUS`, in this process's memory.
+/// The maps `FDB` and `FDB_HEADER`, in this process's memory.
 fn stations(ebpf: &mut Ebpf, shape: Shape) -> Result<Stations, LoadError> {
-    let (fdb, census) = (array(ebpf, "FDB")?, array(ebpf, "CENSUS")?);
-    let memory = StationMemory::new(fdb, shape.buckets(), census);
+    let (fdb, header) = (array(ebpf, "FDB")?, array(ebpf, "FDB_HEADER")?);
+    let memory = StationMemory::new(fdb, shape.buckets(), header);
     let memory = memory.map_err(|error| LoadError::Load(format!("the table of stations: {error}")))?;
     Ok(Stations::new(Table::new(memory, shape)))
 }

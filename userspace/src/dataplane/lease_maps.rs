@@ -38,6 +38,6 @@ impl LeaseTable for KernelLeases {
         let ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
         self.generation
             .set(0, ns, 0)
-            .map_err(|e| DataplaneError::new("invalidate", "what the programs remember", &e))
+            .map_err(|e| DataplaneError::new("invalidate", "the flow cache of the programs", &e))
     }
 }

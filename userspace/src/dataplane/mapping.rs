@@ -22,7 +22,7 @@ unsafe impl Shared for AtomicU64 {}
 // SAFETY: atomics only.
 unsafe impl Shared for abi::Bucket {}
 // SAFETY: atomics, and zeros that nobody writes.
-unsafe impl Shared for abi::Census {}
+unsafe impl Shared for abi::TableHeader {}
 
 /// The values of an array map.
 struct Mapping<T> {
@@ -108,13 +108,13 @@ impl CounterMemory {
 /// The table of stations.
 pub(super) struct StationMemory {
     buckets: Mapping<abi::Bucket>,
-    census: Mapping<abi::Census>,
+    header: Mapping<abi::TableHeader>,
 }
 
 impl StationMemory {
-    /// Of the maps `FDB` with so many buckets, and `CENSUS`.
-    pub(super) fn new(fdb: MapData, buckets: u32, census: MapData) -> rustix::io::Result<Self> {
-        Ok(Self { buckets: Mapping::new(fdb, buckets)?, census: Mapping::new(census, 1)? })
+    /// Of the maps `FDB` with so many buckets, and `FDB_HEADER`.
+    pub(super) fn new(fdb: MapData, buckets: u32, header: MapData) -> rustix::io::Result<Self> {
+        Ok(Self { buckets: Mapping::new(fdb, buckets)?, header: Mapping::new(header, 1)? })
     }
 }
 
@@ -122,8 +122,8 @@ impl Memory for StationMemory {
     fn bucket(&self, number: u32) -> Option<&abi::Bucket> {
         self.buckets.get(number as usize)
     }
-    fn census(&self) -> Option<&abi::Census> {
-        self.census.first()
+    fn header(&self) -> Option<&abi::TableHeader> {
+        self.header.first()
     }
     fn load(&self, word: &AtomicU64) -> u64 {
         word.load(Ordering::Relaxed)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use thiserror::Error;
-use trunkline_core::table::{Entered, Full, PlaceNo, Table};
+use trunkline_core::table::{Full, Inserted, PlaceNo, Table};
 use trunkline_core::{FdbEntry, FdbKey};
 
 use super::DataplaneError;
@@ -36,13 +36,13 @@ impl NotEntered {
 /// The stations, and the places that are to be freed.
 pub(super) struct Stations {
     table: Arc<Table<StationMemory>>,
-    buried: Vec<PlaceNo>,
+    tombstones: Vec<PlaceNo>,
     freeing: Option<JoinHandle<()>>,
 }
 
 impl Stations {
     pub(super) fn new(table: Table<StationMemory>) -> Self {
-        Self { table: Arc::new(table), buried: vec![], freeing: None }
+        Self { table: Arc::new(table), tombstones: vec![], freeing: None }
     }
 
     pub(super) fn all(&self) -> Vec<(FdbKey, FdbEntry)> {
@@ -50,8 +50,8 @@ impl Stations {
     }
 
     /// Changes whenever one is entered.
-    pub(super) fn entered(&self) -> u64 {
-        self.table.entered()
+    pub(super) fn inserted(&self) -> u64 {
+        self.table.inserted()
     }
 
     /// Enters or overwrites a station.
@@ -64,9 +64,9 @@ impl Stations {
                 return Ok(());
             }
             match self.table.insert(key, entry) {
-                Ok(Entered::New) => return Ok(()),
-                Ok(Entered::Known) => {}
-                Ok(Entered::Later) => thread::yield_now(),
+                Ok(Inserted::New) => return Ok(()),
+                Ok(Inserted::Known) => {}
+                Ok(Inserted::Later) => thread::yield_now(),
                 Err(Full) if self.free_now() => {}
                 Err(Full) => return Err(NotEntered::Full),
             }
@@ -81,8 +81,8 @@ impl Stations {
         }
         for _ in 0..TRIES {
             match self.table.insert(key, entry) {
-                Ok(Entered::New | Entered::Known) => return true,
-                Ok(Entered::Later) => thread::yield_now(),
+                Ok(Inserted::New | Inserted::Known) => return true,
+                Ok(Inserted::Later) => thread::yield_now(),
                 Err(Full) => return false,
             }
         }
@@ -103,7 +103,7 @@ impl Stations {
     pub(super) fn forget(&mut self, key: &FdbKey) {
         if let Some(place) = self.table.place_of(key).filter(|_| !key.mac.is_group()) {
             self.table.remove(place);
-            self.buried.push(place);
+            self.tombstones.push(place);
         }
     }
 
@@ -111,16 +111,16 @@ impl Stations {
     pub(super) fn forget_all(&mut self, which: impl Fn(&FdbEntry) -> bool) {
         for (place, _, _) in self.table.stations().filter(|(_, _, entry)| which(entry)) {
             self.table.remove(place);
-            self.buried.push(place);
+            self.tombstones.push(place);
         }
     }
 
     /// Begins to free the places of stations that were removed, which takes two grace periods; to be called now and then.
     pub(super) fn free_some(&mut self) {
-        if self.buried.is_empty() || self.freeing.as_ref().is_some_and(|thread| !thread.is_finished()) {
+        if self.tombstones.is_empty() || self.freeing.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        let (table, places) = (self.table.clone(), Arc::new(std::mem::take(&mut self.buried)));
+        let (table, places) = (self.table.clone(), Arc::new(std::mem::take(&mut self.tombstones)));
         let thread = thread::Builder::new().name("trunkline-free".to_owned());
         self.freeing = match thread.spawn({
             let places = places.clone();
@@ -137,7 +137,7 @@ impl Stations {
     /// Frees the places of all stations that were removed. Returns whether there were any.
     fn free_now(&mut self) -> bool {
         let freed = self.freeing.take().is_some_and(|thread| thread.join().is_ok());
-        let places = std::mem::take(&mut self.buried);
+        let places = std::mem::take(&mut self.tombstones);
         if !places.is_empty() {
             free(&self.table, &places);
         }

@@ -139,7 +139,7 @@ pub(super) fn complete(
             | flag(targets.tc, abi::PORT_TC_TARGET)
             | flag(hooks == Hooks::Host, abi::PORT_INTERNAL)
             | flag(hooks == Hooks::XdpAndTc, abi::PORT_TC_FOLLOWS)
-            | flag(hooks == Hooks::Tc, abi::PORT_TAKES_MERGED)
+            | flag(hooks == Hooks::Tc, abi::PORT_ACCEPTS_GSO)
             | flag(!matches!(link.kind, LinkKind::Physical { .. }), abi::PORT_PARTIAL_CHECKSUMS)
             | flag(!excluded.is_empty(), abi::PORT_HAS_EXCLUDED)
             | flag(bridge.datapath_type == "netdev", abi::PORT_LEAVES_DEI),

@@ -164,7 +164,7 @@ fn rules_tell_the_programs_how_each_port_is_reached() {
         .rules
         .unwrap()
     };
-    let tc = abi::PORT_TC_TARGET | abi::PORT_TAKES_MERGED;
+    let tc = abi::PORT_TC_TARGET | abi::PORT_ACCEPTS_GSO;
     let all = abi::PORT_TARGET | tc | abi::PORT_INTERNAL | abi::PORT_TC_FOLLOWS;
     type Case = (&'static [fn(&mut Scene)], u16);
     let cases: [Case; 6] = [
