@@ -1,26 +1,26 @@
-//! What the transport layer says: whether a frame carries TCP, and whether its TCP or UDP checksum is still to be filled
-//! in by hardware.
+//! The transport layer: whether a frame carries TCP, and whether hardware still has to fill in its TCP or UDP
+//! checksum.
 //!
 //! A sender with checksum offload (a container behind a veth, a guest behind a tap) writes only the folded
-//! pseudo-header sum and leaves the rest to the device. The kernel keeps that fact beside the frame, where an XDP
-//! program cannot see it and where a redirect loses it. The value itself gives it away: it equals the pseudo-header
-//! sum, as a finished checksum does once in 65,536 frames. Where the value could be hidden (tunnels, extension
-//! headers, protocols with other checksums) the answer is [`L4Checksum::Unknown`].
+//! pseudo-header sum and leaves the rest to the device. The kernel keeps that fact beside the frame, where an
+//! XDP program cannot see it, and a redirect loses it. But the value in the frame shows it: it equals the
+//! pseudo-header sum, which a finished checksum does only once in 65,536 frames. Where the value could be
+//! hidden (tunnels, extension headers, protocols with other checksums) the answer is [`L4Checksum::Unknown`].
 
 use crate::{Frame, Payload};
 
-/// What can be told of a frame's transport checksum.
+/// The state of a frame's transport checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum L4Checksum {
-    /// Finished, or there is none.
+    /// It is finished, or there is none.
     Complete,
-    /// Equal to the pseudo-header sum: most likely unfinished.
+    /// It equals the pseudo-header sum, so it is most likely unfinished.
     Partial,
-    /// It cannot be told.
+    /// It cannot be told which.
     Unknown,
 }
 
-// Types, protocols and ports of two octets are compared as they are in the frame, in little-endian order.
+// Types and ports of two octets are compared as they are in the frame, read in little-endian order.
 const IPV4: u16 = 0x0800_u16.swap_bytes();
 const IPV6: u16 = 0x86dd_u16.swap_bytes();
 
@@ -37,8 +37,8 @@ const OSPF: u8 = 89;
 const PIM: u8 = 103;
 const VRRP: u8 = 112;
 
-/// Whether the payload is TCP in IPv4, fragment or not, or right behind an IPv6 header: what the kernel may merge with its
-/// neighbours, and what comes between that.
+/// Returns whether the payload is TCP in IPv4, fragment or not, or right behind an IPv6 header: what the
+/// kernel may merge with its neighbours, and what must not overtake them.
 #[inline(always)]
 pub fn carries_tcp<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> bool {
     let Payload { ethertype, offset } = *payload;
@@ -50,9 +50,7 @@ pub fn carries_tcp<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> bool {
     protocol == Some(&[TCP])
 }
 
-/// Judges a frame's payload.
-///
-/// Most frames are IPv4's: that is asked for first.
+/// Judges the checksum in a frame's payload. IPv4 is checked for first, because most frames carry it.
 #[inline(always)]
 pub fn l4_checksum<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> L4Checksum {
     let Payload { ethertype, offset } = *payload;
@@ -61,27 +59,29 @@ pub fn l4_checksum<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> L4Checksu
     }
     match ethertype.swap_bytes() {
         0x86dd => ipv6(frame, offset),
-        // MPLS, PPPoE sessions, NSH and bridged Ethernet carry frames whose checksums may be left open.
+        // MPLS, PPPoE sessions, NSH and bridged Ethernet carry packets whose checksums may be unfinished.
         0x8847 | 0x8848 | 0x8864 | 0x894f | 0x6558 => L4Checksum::Unknown,
         _ => L4Checksum::Complete,
     }
 }
 
-/// RFC 791 section 3.1. A fragment is complete: the kernel fills the checksum in before it fragments.
+/// Judges IPv4 (RFC 791 section 3.1). A fragment is complete: the kernel fills the checksum in before it
+/// fragments.
 #[inline(always)]
 fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> L4Checksum {
     const FRAGMENT: u64 = (0x3fff_u16.swap_bytes() as u64) << 16;
     const PROTOCOL: u64 = 0xff << 40;
-    /// What takes the header's 20 octets from its length, in ones' complement.
+    /// Subtracts the 20 octets of the header from the total length, in ones' complement.
     const LESS_HEADER: u64 = !20_u16.swap_bytes() as u64;
 
-    // Version and length of the header, total length; fragment and protocol; the addresses; what comes next.
+    // Version and length of the header, total length; fragment and protocol; the addresses; what follows the
+    // header.
     let Some([first, second, addresses, next]) = frame.words(offset) else { return L4Checksum::Unknown };
     if first & 0xff != 0x45 {
         return L4Checksum::Unknown;
     }
     let sum = (first >> 16 & 0xffff) + LESS_HEADER + halves(addresses);
-    // Both at a time: most frames are no fragments.
+    // Both in one comparison, because most frames are not fragments.
     match second & (FRAGMENT | PROTOCOL) {
         UDP_WHOLE => udp(next, sum),
         TCP_WHOLE => tcp(frame, offset + 20, sum),
@@ -93,10 +93,11 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> L4Checksum {
 const UDP_WHOLE: u64 = (UDP as u64) << 40;
 const TCP_WHOLE: u64 = (TCP as u64) << 40;
 
-/// RFC 8200 section 3. A fragment is complete, as above.
+/// Judges IPv6 (RFC 8200 section 3). A fragment is complete, as above.
 #[inline(always)]
 fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> L4Checksum {
-    // Version, length and next header; those two and the first quarter of the source; then two quarters at a time.
+    // Version, length and next header; the same two and the first quarter of the source; then two quarters in
+    // each word.
     let Some([first, a, b, c]) = frame.words(offset) else { return L4Checksum::Unknown };
     let Some([_, _, d, e]) = frame.words(offset + 12) else { return L4Checksum::Unknown };
     let sum = (first >> 32 & 0xffff) + (a >> 32) + halves(b) + halves(c) + (d >> 32) + halves(e);
@@ -111,20 +112,20 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> L4Checksum {
     }
 }
 
-/// The two words of 32 bits in one of 64.
+/// Returns the sum of the two 32-bit words in a 64-bit word.
 #[inline(always)]
 const fn halves(word: u64) -> u64 {
     (word >> 32) + (word & 0xffff_ffff)
 }
 
-// `sum` is that of the pseudo-header (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1) but for the protocol, in words of 16
-// or 32 bits as they are in the frame, in little-endian order: ones' complement makes no difference between them, nor between
-// one order and the other (RFC 1071 section 2).
+// `sum` is that of the pseudo-header (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1) without the
+// protocol, made of words of 16 or 32 bits as they are in the frame, read in little-endian order. In ones'
+// complement neither the width of the words nor their byte order makes a difference (RFC 1071 section 2).
 
 #[inline(always)]
 fn udp(header: u64, sum: u64) -> L4Checksum {
     let (port, checksum) = ((header >> 16) as u16, (header >> 48) as u16);
-    // Without an outer checksum, or on a tunnel's port, an inner one may be open.
+    // Without an outer checksum, or on the port of a tunnel, an inner checksum may be unfinished.
     if checksum == 0 || is_tunnel_port(port) {
         return L4Checksum::Unknown;
     }
@@ -139,7 +140,7 @@ fn tcp<F: Frame + ?Sized>(frame: &F, offset: usize, sum: u64) -> L4Checksum {
 
 #[inline(always)]
 fn judge(checksum: u16, sum: u64) -> L4Checksum {
-    // In ones' complement, equal numbers differ by all ones.
+    // In ones' complement, a number and the complement of an equal one add up to all ones.
     if is_all_ones(sum + u64::from(!checksum)) { L4Checksum::Partial } else { L4Checksum::Complete }
 }
 
@@ -151,7 +152,8 @@ fn other(protocol: u8) -> L4Checksum {
     }
 }
 
-/// Destination ports of VXLAN (IANA's and Linux's own), Geneve, VXLAN-GPE, GRE and MPLS in UDP, as in the frame.
+/// Returns whether a destination port, as in the frame, is that of a tunnel: VXLAN (IANA's and Linux's own),
+/// Geneve, VXLAN-GPE, GRE and MPLS in UDP.
 #[inline(always)]
 const fn is_tunnel_port(port: u16) -> bool {
     const VXLAN: u16 = 4789_u16.swap_bytes();
@@ -163,7 +165,8 @@ const fn is_tunnel_port(port: u16) -> bool {
     matches!(port, VXLAN | LINUX_VXLAN | GENEVE | VXLAN_GPE | GRE | MPLS)
 }
 
-/// Whether the sum of the 16-bit words, in ones' complement (RFC 1071), of a number below 2^40 and above 0 is all ones.
+/// Whether the sum of the 16-bit words, in ones' complement (RFC 1071), of a number below 2^40 and above 0 is
+/// all ones.
 #[inline(always)]
 const fn is_all_ones(sum: u64) -> bool {
     let sum = (sum >> 16) + (sum & 0xffff);

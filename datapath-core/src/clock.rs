@@ -1,11 +1,11 @@
 //! The monotonic clock in seconds, from the kernel's count of ticks.
 //!
-//! A program reads the ticks with one load, while a clock in nanoseconds is three calls deep: a tenth of the cost of a
-//! frame where returns are guarded against speculation.
+//! A program reads the ticks with one load. A clock in nanoseconds is three calls deep, which is a tenth of
+//! the cost of a frame on processors where returns are guarded against speculation.
 
 use bytemuck::{Pod, Zeroable};
 
-/// How ticks (`jiffies`) become seconds; the agent tells the programs when it loads them.
+/// How ticks (`jiffies`) become seconds. The agent sets it when it loads the programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Ticks {
@@ -16,11 +16,11 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// For programs that have to ask for the time in nanoseconds.
+    /// Ticks that are not used: programs read the clock in nanoseconds instead.
     pub const UNUSED: Self = Self { first: 0, eight: 0 };
 
-    /// For a kernel with so many ticks a second (`CONFIG_HZ`): the count starts five minutes before it overflows 32 bits
-    /// (`INITIAL_JIFFIES`, Linux `include/linux/jiffies.h`).
+    /// Returns the conversion for a kernel with this many ticks a second (`CONFIG_HZ`). The count starts five
+    /// minutes before it overflows 32 bits (`INITIAL_JIFFIES`, Linux `include/linux/jiffies.h`).
     pub const fn new(per_second: u32) -> Self {
         if per_second == 0 {
             return Self::UNUSED;
@@ -29,21 +29,21 @@ impl Ticks {
         Self { first: (1 << 32) - 300 * per_second, eight: (8 << 35) / per_second }
     }
 
-    /// Whether the ticks are to be used.
+    /// Returns whether programs use the ticks.
     #[inline(always)]
     pub const fn used(self) -> bool {
         self.eight != 0
     }
 
-    /// Seconds at a count of ticks: never ahead of the clock, and for the first nine years less than a second behind it,
-    /// which leases and ages do not mind. Eight ticks at a time make the product fit, and a multiplication is cheaper
-    /// than a division.
+    /// Converts a count of ticks into seconds. The result is never ahead of the clock and, for the first nine
+    /// years, less than a second behind it, which leases and ages tolerate. A multiplication is cheaper than
+    /// a division, and by counting eight ticks at a time the product fits into 64 bits.
     #[inline(always)]
     pub const fn seconds(self, count: u64) -> u32 {
         (((count.wrapping_sub(self.first) >> 3) * self.eight) >> 35) as u32
     }
 
-    /// The first count that may be in another second than this one.
+    /// Returns the first count after this one that may be in another second.
     pub const fn until(self, count: u64) -> u64 {
         let eights = count.wrapping_sub(self.first) >> 3;
         let left = (1 << 35) - (eights * self.eight) % (1 << 35);

@@ -1,8 +1,8 @@
 //! The forwarding database: which station is on which port.
 //!
-//! Open vSwitch's MAC table is the authority and ours is a subset of it. A station enters ours only with a
-//! frame that also goes through Open vSwitch, and is used only as long as Open vSwitch, having last seen it
-//! then, still keeps it.
+//! Open vSwitch's MAC table is the authority, and ours is a subset of it. A station enters ours only with a
+//! frame that also goes through Open vSwitch, and is used only as long as Open vSwitch keeps a station that
+//! it last saw then.
 
 use crate::{Mac, Vid};
 
@@ -17,35 +17,35 @@ pub struct FdbKey {
     pub mac: Mac,
 }
 
-/// Where a station is, and since when Open vSwitch has not heard of it.
+/// Where a station is, and when Open vSwitch last saw a frame of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FdbEntry {
     /// The port (`PortNo`).
     pub port: u16,
-    /// Entered by the operator (`fdb/add`): does not move, is not learned and does not age.
+    /// Whether the operator has added it (`fdb/add`): then it does not move, is not learned and does not age.
     pub fixed: bool,
     /// When a frame of the station last went through Open vSwitch, in seconds of the monotonic clock.
     pub shown_s: u32,
 }
 
-/// How an entry stands against the ageing time.
+/// The age of an entry, in comparison with the limits of its bridge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Freshness {
-    /// Open vSwitch saw the station a short while ago.
+    /// Open vSwitch saw the station recently.
     Fresh,
-    /// Time to show Open vSwitch a frame of it again.
+    /// Open vSwitch has to see a frame of it again.
     Due,
     /// Open vSwitch may have forgotten it.
     Expired,
 }
 
 impl FdbEntry {
-    /// In [`FdbEntry::port`]: no port that a table has. The station is out of use: frames to it go through Open vSwitch, and a
-    /// frame from it puts it where it is.
+    /// In [`FdbEntry::port`]: the number of no port. The station is out of use: frames to it go through Open
+    /// vSwitch, and a frame from it puts it on the port where it arrives.
     pub const ASIDE: u16 = u16::MAX;
 
-    /// How the entry stands at `now_s`. Times are seconds of one clock; an entry from the future (another
-    /// CPU's clock was ahead) is fresh.
+    /// Compares the entry's age at `now_s` with the limits. All times are in seconds of one clock; an entry
+    /// from the future (another CPU's clock was ahead) is fresh.
     #[inline(always)]
     pub const fn freshness(self, now_s: u32, refresh_s: u32, ageing_s: u32) -> Freshness {
         if self.fixed {
@@ -61,19 +61,20 @@ impl FdbEntry {
         }
     }
 
-    /// Whether the station is to be shown to Open vSwitch by now, if it is heard, `show_s` after it was last.
+    /// Returns whether the station, if it sends now, has to be shown to Open vSwitch: `show_s` or more have
+    /// passed since it was last shown.
     #[inline(always)]
     pub const fn is_to_be_shown(self, now_s: u32, show_s: u32) -> bool {
         !self.fixed && now_s.saturating_sub(self.shown_s) >= show_s
     }
 
-    /// The entry in one word, so that it is read and written in one piece. Bits 17 to 31 are zero.
+    /// Encodes the entry in one word, so that it is read and written in one piece. Bits 17 to 31 are zero.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         (self.shown_s as u64) << 32 | (self.fixed as u64) << 16 | self.port as u64
     }
 
-    /// The entry in a word, whatever is in bits 17 to 31.
+    /// Decodes the entry in a word, whatever bits 17 to 31 are.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self { port: word as u16, fixed: word & 1 << 16 != 0, shown_s: (word >> 32) as u32 }

@@ -1,66 +1,69 @@
-//! The flow cache: what became of the last frame of the same form.
+//! The flow cache: what was done with the last frame of the same flow.
 //!
-//! Where a frame goes depends on the device and the hook it came from, its addresses and its tag (its [`FlowKey`], which has its
-//! type too), on the tables, and on the second. So a verdict is remembered under its form, with the tables' generation and the
-//! end of the second, and is as good as a new one in that generation until then: a change of the configuration, a move and the
-//! passing of time show at once. What also depends on the rest of the frame, its length, protocol and checksum, is looked at
-//! each time.
+//! Where a frame goes depends on its [`FlowKey`] (device, hook, addresses and tag; the type is in it as
+//! well), on the tables, and on the second. So the action is remembered under the key, with the tables'
+//! generation and the end of the second. In that generation and until then it is what the tables would give:
+//! a change of the configuration, a move and the passing of time take effect at once. What depends on the
+//! rest of the frame (length, protocol, checksum) is checked in each frame.
 //!
-//! A form is made of the frame's octets as they are, before they are parsed: finding a verdict is most of what the program
-//! does to most frames.
+//! A key is made of the frame's octets as they are, before they are parsed, because finding an action is most
+//! of the work that the program does for most frames.
 //!
-//! Each form has one line of the processor's caches, with places for two. Where two others' valid verdicts are, it takes a
-//! place now and then only: so the verdicts of forms with many frames remain, and of more forms than there are places some do.
+//! Each key belongs to one [`abi::FlowSet`], which is a line of the processor's caches and 2-way. Where two
+//! other valid flows are, a flow replaces one of them only with some of its frames. So flows with many frames
+//! remain, and where there are more flows than places, some of them do.
 //!
-//! Of generation and second a line has the low halves. Generations are times in nanoseconds, so two of the same second differ
-//! in theirs, and the agent begins another one long before a line of the same second of the clock's next round could be taken
-//! for a valid one.
+//! A set has only the low halves of generation and second. Generations are times in nanoseconds, so the
+//! halves of two generations of the same second differ. The agent starts another generation long before the
+//! clock's low half comes round, so that no old set is taken for a valid one.
 //!
-//! Only [`Verdict::Forward`] is remembered; whatever concerns Open vSwitch or is dropped takes the long way.
+//! Only [`crate::Verdict::Forward`] is remembered. Frames that are punted or dropped take the slow path.
 
 use crate::{Hook, Tag, TagOp, Tpid, Vid, abi};
 
-/// What decides where a frame goes, but for the tables and the time.
+/// What decides, with the tables and the time, where a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FlowKey {
     header: [u64; 2],
-    /// The interface index, and in its highest bit (indices have 31) the hook: what can be reached is another matter at each.
+    /// The interface index and, in the highest bit (an index has 31), the hook: each hook can send to other
+    /// ports.
     device: u32,
 }
 
-/// How long a verdict is valid.
+/// How long an action is valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Validity {
     /// Generation of the tables.
     pub(crate) generation: u64,
-    /// In ticks of the clock.
+    /// End of the second, in ticks of the clock.
     pub(crate) until: u64,
 }
 
-/// What is looked for in each frame of a form.
+/// What is checked in each frame of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Checks(u16);
 
-/// Where frames of a form go, and what such a frame must be like.
+/// Where the frames of a flow go, and what is checked in each of them: a [`abi::CachedAction`] that is not
+/// encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Found {
     pub(crate) ingress: u16,
     pub(crate) egress: u16,
     pub(crate) vid: Vid,
     pub(crate) tag: TagOp,
-    /// Length that the egress device takes, in octets, received header included.
+    /// Length of the longest frame that both ports take, in octets, with the header as received.
     pub(crate) longest: u32,
     pub(crate) checks: Checks,
 }
 
 impl Found {
-    /// Nowhere.
+    /// A value for the time before anything is found.
     pub(crate) const NOTHING: Self =
         Self { ingress: 0, egress: 0, vid: Vid::ZERO, tag: TagOp::Keep, longest: 0, checks: Checks(0) };
 }
 
 impl FlowKey {
-    /// Of a frame with this header, as [`crate::Start::split`] has it.
+    /// Returns the key of a frame with this header, which comes from [`crate::Start::split`].
     #[inline(always)]
     pub(crate) const fn new(header: [u64; 2], ifindex: u32, hook: Hook) -> Self {
         let at_tc = match hook {
@@ -70,11 +73,11 @@ impl FlowKey {
         Self { header, device: ifindex | at_tc }
     }
 
-    /// What the one line of the cache where the form may be is found by.
+    /// Returns the hash whose high bits give the set that the key belongs to.
     #[inline(always)]
     pub(crate) const fn hash(&self) -> u64 {
-        // Multiplicative hashing (Knuth, TAOCP 6.4): the product's high bits depend on all bits. Addresses differ in their
-        // last octets, which are in different places of the two words.
+        // Multiplicative hashing (Knuth, TAOCP 6.4): the high bits of the product depend on all bits.
+        // Addresses differ mostly in their last octets, which are at different places in the two words.
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         let [first, second] = self.header;
         let mixed = first ^ second ^ self.device as u64;
@@ -86,8 +89,8 @@ impl Checks {
     const PARTIAL_CHECKSUMS: u16 = 1 << 0;
     const LEAVES_TCP: u16 = 1 << 1;
 
-    /// Whether a frame with an unfinished checksum is left to Open vSwitch, and whether TCP is left to the tc program, which
-    /// gets it merged.
+    /// Returns the checks: whether frames with an unfinished checksum are left to Open vSwitch, and whether
+    /// TCP is left to the tc program, which gets it merged.
     #[inline(always)]
     pub(crate) const fn new(partial_checksums: bool, leaves_tcp: bool) -> Self {
         Self(
@@ -112,8 +115,8 @@ impl Checks {
     }
 }
 
-// Which edit: two bits say what is done, the others what is written. Most tags that are pushed are customer tags with a VID,
-// which takes none of these.
+// The edit: two bits say what is done, the others what is written. Most tags that are pushed are customer
+// tags with a VID, which need none of the others.
 const KEEP: u16 = 0;
 const PUSH: u16 = 1;
 const POP: u16 = 2;
@@ -121,13 +124,13 @@ const REPLACE: u16 = 3;
 const WHAT: u16 = 3;
 /// The tag is a service tag (802.1ad).
 const SERVICE: u16 = 1 << 2;
-/// The tag is one for a priority: its VID is 0.
+/// The tag is a priority tag: its VID is 0.
 const PRIORITY: u16 = 1 << 3;
 
 const PORT: u16 = (1 << abi::ACTION_PORT_BITS) - 1;
 
 impl abi::CachedAction {
-    /// To be remembered.
+    /// Encodes what was found.
     #[inline(always)]
     pub(crate) const fn new(found: &Found) -> Self {
         let (what, tag) = match found.tag {
@@ -153,7 +156,7 @@ impl abi::CachedAction {
         Self {
             ingress: found.ingress & PORT | found.checks.0 << abi::ACTION_PORT_BITS,
             egress: found.egress & PORT | (what | written) << abi::ACTION_PORT_BITS,
-            // Longer ones are left to Open vSwitch.
+            // Longer frames are left to Open vSwitch.
             longest: if found.longest > u16::MAX as u32 { u16::MAX } else { found.longest as u16 },
             tci,
         }
@@ -169,19 +172,19 @@ impl abi::CachedAction {
         self.egress & PORT
     }
 
-    /// The frames' VLAN.
+    /// Returns the frames' VLAN.
     #[inline(always)]
     pub(crate) const fn vid(&self) -> Vid {
         Vid::from_tci(self.tci)
     }
 
-    /// What a frame has to be looked at for.
+    /// Returns what is checked in each frame.
     #[inline(always)]
     pub(crate) const fn checks(&self) -> Checks {
         Checks(self.ingress >> abi::ACTION_PORT_BITS)
     }
 
-    /// The edit that its tag needs.
+    /// Returns the edit of the tag.
     #[inline(always)]
     pub(crate) const fn edit(&self) -> TagOp {
         let edit = self.egress >> abi::ACTION_PORT_BITS;
@@ -203,12 +206,12 @@ impl abi::CachedAction {
 }
 
 impl abi::FlowSet {
-    /// Most ticks in a second, more or less: the clock has at most 1,000.
+    /// More ticks than a second has: the clock counts at most 1,000.
     const SECOND: u32 = 1024;
-    /// In how many cases one gives way once.
+    /// Of the frames whose flow is not in a full set, one in this many replaces another flow.
     const GIVES_WAY: u32 = 8;
 
-    /// The route of this form, if it is here and valid in this generation and at this tick.
+    /// Returns the action for this key, if it is here and valid in this generation and at this tick.
     #[inline(always)]
     pub(crate) fn find(&self, key: &FlowKey, generation: u64, ticks: u64) -> Option<&abi::CachedAction> {
         if !self.is_valid(generation, ticks) {
@@ -220,8 +223,8 @@ impl abi::FlowSet {
         if self.has(1, key) { Some(&self.actions[1]) } else { None }
     }
 
-    /// Takes in the route of a form that is not here. One of two others gives way, but only now and then, as a number at
-    /// random has it.
+    /// Inserts the action for a key that is not here. If two other flows are, a random number decides whether
+    /// one of them is replaced, and which.
     #[inline(always)]
     pub(crate) fn insert(
         &mut self,
@@ -351,7 +354,7 @@ mod tests {
         let edits = tags.flat_map(|tag| [TagOp::Push(tag), TagOp::Replace(tag)]);
         for edit in edits.chain([TagOp::Keep, TagOp::Pop]) {
             let vids = match edit {
-                // A tag that is written is of the frame's VLAN, or of none.
+                // A tag that is written has the frame's VLAN, or none.
                 TagOp::Push(tag) | TagOp::Replace(tag) if tag.vid() != Vid::ZERO => vec![tag.vid()],
                 _ => [0, 1, 77, 4095].map(|vid| Vid::new(vid).unwrap()).to_vec(),
             };
@@ -369,7 +372,7 @@ mod tests {
         assert_eq!(abi::CachedAction::new(&Found { longest: 65_553, ..found(TagOp::Keep) }).longest, 65_535);
     }
 
-    /// Where frames from device `n` go.
+    /// The action for frames from device `n`.
     fn to(n: u16) -> abi::CachedAction {
         abi::CachedAction::new(&Found { egress: n, ..found(TagOp::Keep) })
     }
@@ -410,7 +413,7 @@ mod tests {
         set = full;
         set.insert(&c, validity, 500, to(9), || 8);
         assert_eq!(of(&set), [Some(7), None, Some(9)]);
-        // Another generation, or another second: the first of it takes all.
+        // In another generation, or another second, the first flow takes the whole set.
         set.insert(&a, Validity { generation: 10, until: 1000 }, 500, to(7), || unreachable!());
         assert_eq!([a, b, c].map(|key| set.find(&key, 10, 500).is_some()), [true, false, false]);
         set = full;

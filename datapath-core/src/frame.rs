@@ -1,35 +1,36 @@
-//! What the switch reads of a frame: both addresses and at most one tag, from a fixed window.
+//! What the switch reads of a frame: both addresses and at most one tag, from a window of fixed length.
 
 use crate::{Mac, Tag};
 
 /// Octets of a frame that [`Header::parse`] looks at: two addresses, a tag and the type after it.
 pub const HEADER_LEN: usize = 18;
 
-/// Octets of the shortest frame that is looked at. With a tag, the kernel frees a shorter one before anybody sees it
-/// (`skb_vlan_untag`, net/core/skbuff.c); without one, none is so short on a wire.
+/// Octets of the shortest frame that the switch judges. The kernel frees a shorter one with a tag before
+/// anybody sees it (`skb_vlan_untag`, net/core/skbuff.c), and no frame without a tag is so short on a wire.
 pub const SHORTEST: usize = 20;
 
 /// Octets of a header without a tag.
 pub const PLAIN_LEN: usize = 14;
 
-/// A frame as the switch sees it. Windows have a length known at compile time, because the verifier
-/// accepts a bounds check against a constant and not against a value.
+/// A frame as the switch sees it. The length of a window is known at compile time, because the verifier
+/// accepts a bounds check against a constant, but not against a value.
 pub trait Frame {
-    /// Length in octets, from the destination address to the last octet before the FCS.
+    /// Returns the length in octets, from the destination address to the last octet before the FCS.
     ///
-    /// Not a `u32`: the verifier refuses to have pointers into a frame subtracted in 32 bits.
+    /// Not a `u32`: the verifier refuses a subtraction of pointers into a frame in 32 bits.
     fn len(&self) -> usize;
 
-    /// Whether there is nothing in the frame.
+    /// Returns whether the frame has no octets.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// `N` octets from `offset` on, if the frame has them. A tag beside the frame is not among them.
+    /// Returns the `N` octets from `offset` on, if the frame has them. A tag beside the frame is not among
+    /// them.
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
 
-    /// Of the 28 octets from `offset` on, if the frame has them, those from 0, 4, 12 and 20 on, each eight in little-endian
-    /// order: where they are in an IPv4 header.
+    /// Returns four words of the 28 octets from `offset` on, if the frame has them: eight octets each from
+    /// the offsets 0, 4, 12 and 20 on, in little-endian order. These offsets suit an IPv4 header.
     #[inline(always)]
     fn words(&self, offset: usize) -> Option<[u64; 4]> {
         let octets = self.window::<28>(offset)?;
@@ -37,45 +38,46 @@ pub trait Frame {
         Some([word(0)?, word(4)?, word(12)?, word(20)?])
     }
 
-    /// How it starts, with a tag that the kernel keeps beside the frame in its place; [`Start::NONE`] if it is too short.
+    /// Returns the start of the frame; [`Start::NONE`] if the frame is too short. A tag that the kernel keeps
+    /// beside the frame is put where it would be in the frame.
     #[inline(always)]
     fn start(&self) -> Start {
         self.window::<SHORTEST>(0).and_then(|octets| octets.first_chunk()).map_or(Start::NONE, Start::read)
     }
 
-    /// Whether a device takes the frame that takes none longer than this. True of a super-frame: it is cut into segments on
-    /// the way.
+    /// Returns whether a device takes the frame that takes none longer than this. A super-frame always fits,
+    /// because it is segmented before it is sent.
     #[inline(always)]
     fn fits(&self, longest: usize) -> bool {
         self.len() <= longest
     }
 }
 
-/// The first octets of a frame in as few words as possible: all that [`Header`] is parsed from, before that is done.
+/// The first octets of a frame in as few words as possible: what a [`Header`] is parsed from.
 ///
-/// It stands for a frame that is too short as well; the compiler would keep parts of an `Option` that were never written,
-/// which the verifier refuses.
+/// It represents a frame that is too short as well: for an `Option`, the compiler would carry along parts
+/// that were never written, which the verifier refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Start {
-    /// Octets 0 to 15 in little-endian order: addresses, type, and what may be a TCI.
+    /// Octets 0 to 15 in little-endian order: addresses, type and, behind the type of a tag, its TCI.
     pub(crate) words: [u64; 2],
-    /// Octets 16 and 17 likewise: the type behind a tag.
+    /// Octets 16 and 17 in little-endian order: the type behind a tag.
     pub(crate) inner: u16,
-    /// Whether there are so many.
+    /// Whether the frame is long enough.
     pub(crate) complete: bool,
 }
 
 impl Start {
-    /// Of a frame that is too short.
+    /// The start of a frame that is too short.
     pub const NONE: Self = Self { words: [0; 2], inner: 0, complete: false };
 
-    /// From octets 0 to 7, 8 to 15 and 16 to 17, each in little-endian order.
+    /// Returns the start with octets 0 to 7, 8 to 15 and 16 to 17, each in little-endian order.
     #[inline(always)]
     pub const fn new(words: [u64; 2], inner: u16) -> Self {
         Self { words, inner, complete: true }
     }
 
-    /// From a frame that has its tag, if any, in it.
+    /// Returns the start of a frame whose tag, if it has one, is in the frame.
     #[inline(always)]
     pub const fn read(octets: &[u8; HEADER_LEN]) -> Self {
         let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7, u0, u1] = *octets;
@@ -84,13 +86,15 @@ impl Start {
         Self::new([first, second], u16::from_le_bytes([u0, u1]))
     }
 
-    /// From octets 0 to 7, 8 to 11 and 12 to 13 of a frame, in little-endian order, whose tag is beside it.
+    /// Returns the start of a frame whose tag is beside it: from octets 0 to 7, 8 to 11 and 12 to 13, in
+    /// little-endian order.
     #[inline(always)]
     pub const fn with_tag(first: u64, second: u32, ethertype: u16, tag: Tag) -> Self {
         Self::new([first, second as u64 | (u32::from_le_bytes(tag.to_bytes()) as u64) << 32], ethertype)
     }
 
-    /// The octets of addresses and tag, or type, alone, and what is behind, if anything.
+    /// Splits the start into the header (addresses, then tag or type) and what the frame carries, if
+    /// anything.
     #[inline(always)]
     pub(crate) const fn split(&self) -> ([u64; 2], Payload) {
         let [first, second] = self.words;
@@ -103,7 +107,7 @@ impl Start {
         (self.words, Payload { ethertype: self.inner, offset: if whole { HEADER_LEN } else { 0 } })
     }
 
-    /// The header that this is.
+    /// Parses the header.
     #[inline(always)]
     pub const fn parse(self) -> Header {
         let [a0, a1, a2, a3, a4, a5, a6, a7] = self.words[0].to_le_bytes();
@@ -116,25 +120,26 @@ impl Start {
     }
 }
 
-/// What a frame carries behind at most one tag, if that is in it.
+/// What a frame carries behind its header, which has at most one tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Payload {
-    /// Its type, whose octets are in little-endian order.
+    /// The type, its octets in little-endian order.
     pub(crate) ethertype: u16,
-    /// Where it begins, in octets.
+    /// Where it begins, in octets; 0 if there is none.
     pub(crate) offset: usize,
 }
 
 impl Payload {
-    /// Whether there is none: the frame is too short, or has two tags.
+    /// Returns whether there is none: the frame is too short, or has two tags.
     ///
-    /// Not by an `Option`: compilers may otherwise carry along a register that was never written, which verifiers refuse.
+    /// It is not an `Option`, for which compilers may carry along a register that was never written, which
+    /// verifiers refuse.
     #[inline(always)]
     pub(crate) const fn is_none(&self) -> bool {
         self.offset == 0
     }
 
-    /// Of a frame, unless that is too short or has two tags.
+    /// Returns the payload of a frame, unless the frame is too short or has two tags.
     #[must_use]
     pub fn of<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
         let (_, payload) = frame.start().split();
@@ -142,7 +147,7 @@ impl Payload {
     }
 }
 
-/// Whether these two octets, in little-endian order, are a TPID.
+/// Returns whether these two octets, in little-endian order, are a TPID.
 #[inline(always)]
 const fn announces_tag(octets: u16) -> bool {
     const CUSTOMER: u16 = u16::from_le_bytes([0x81, 0x00]);
@@ -150,12 +155,13 @@ const fn announces_tag(octets: u16) -> bool {
     octets == CUSTOMER || octets == SERVICE
 }
 
-/// Where a frame is met, which decides how it can be sent on.
+/// Where a program gets frames, which decides how it can send them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hook {
-    /// In the driver: its octets are all there is to know.
+    /// In the driver, where the octets of a frame are all that is known of it.
     Xdp,
-    /// With all that the kernel knows of it: segments, a checksum to be filled in, a tag beside it.
+    /// At tc, with all that the kernel knows of a frame: segments, a checksum that is not filled in yet, a
+    /// tag beside it.
     Tc,
 }
 
@@ -176,9 +182,9 @@ pub struct Header {
     pub dst: Mac,
     /// Source address.
     pub src: Mac,
-    /// The only tag.
+    /// The tag, if there is exactly one.
     pub tag: Option<Tag>,
-    /// There are two tags or more.
+    /// Whether there are two tags or more.
     pub stacked: bool,
 }
 
@@ -232,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_is_no_tag_to_ovs_is_payload() {
+    fn a_type_that_ovs_does_not_treat_as_a_tag_is_payload() {
         let header = parse([0x91, 0x00, 0, 1, 0x81, 0x00]);
         assert_eq!((header.tag, header.stacked), (None, false));
     }

@@ -4,8 +4,9 @@ use core::fmt;
 
 /// A 48-bit Ethernet address (IEEE 802 clause 8).
 ///
-/// Kept as a number whose most significant octet is the first on the wire: in the BPF program, where no word may be
-/// split into octets without cost, it stays in one register from the frame to the table's key.
+/// Kept as a number whose most significant octet is the first on the wire. In a BPF program it costs
+/// instructions to split a word into octets; so the address stays in one register from the frame to the
+/// table's key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(u64);
 
@@ -13,33 +14,34 @@ impl Mac {
     /// The broadcast address, `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: Self = Self::new([0xff; 6]);
 
-    /// The address with these octets, in the order of the wire.
+    /// Returns the address with these octets, in the order of the wire.
     #[inline(always)]
     pub const fn new([a, b, c, d, e, f]: [u8; 6]) -> Self {
         Self((u32::from_be_bytes([a, b, c, d]) as u64) << 16 | u16::from_be_bytes([e, f]) as u64)
     }
 
-    /// The octets in the order of the wire.
+    /// Returns the octets in the order of the wire.
     pub const fn octets(self) -> [u8; 6] {
         let [_, _, a, b, c, d, e, f] = self.0.to_be_bytes();
         [a, b, c, d, e, f]
     }
 
-    /// Whether the group bit is set: multicast or broadcast.
+    /// Returns whether the group bit is set: multicast or broadcast.
     #[inline(always)]
     pub const fn is_group(self) -> bool {
         self.0 >> 40 & 1 != 0
     }
 
-    /// Whether NORMAL treats the destination as reserved: it neither forwards such a frame (unless
-    /// `forward-bpdu` is set) nor learns from it. The exact list of `eth_addr_is_reserved`, OVS `lib/packets.c`.
+    /// Returns whether NORMAL treats the destination as reserved: it neither forwards such a frame (unless
+    /// `forward-bpdu` is set) nor learns from it. This is exactly the list of `eth_addr_is_reserved`, OVS
+    /// `lib/packets.c`.
     #[inline(always)]
     pub const fn is_reserved(self) -> bool {
         let own = self.0 as u32 & 0x00ff_ffff;
         match (self.0 >> 24) as u32 {
-            // Spanning tree and its kin, 802.1Q table 8-1.
+            // Spanning tree and other link-local protocols, 802.1Q table 8-1.
             0x0180c2 => own <= 0x00000f,
-            // Extreme Networks' EDP, EAPS and ESRP: the only unicast ones.
+            // Extreme Networks' EDP, EAPS and ESRP: the only unicast addresses in the list.
             0x00e02b => matches!(own, 0x000000 | 0x000004 | 0x000006),
             // Cisco's ISL, CDP and VTP, PVST+, STP uplink fast, and CFM.
             0x01000c => matches!(own, 0x000000 | 0xcccccc | 0xcccccd | 0xccccc0..=0xccccc7 | 0xcdcdcd),
@@ -47,13 +49,13 @@ impl Mac {
         }
     }
 
-    /// The address as a number: its first octet is the most significant of 48 bits.
+    /// Returns the address as a number: its first octet is the most significant of 48 bits.
     #[inline(always)]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The address with this number; bits above the 48th are ignored.
+    /// Returns the address with this number; bits above the 48th are ignored.
     #[inline(always)]
     pub const fn from_u64(number: u64) -> Self {
         Self(number & 0xffff_ffff_ffff)
@@ -73,7 +75,7 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Why a text is no Ethernet address.
+/// A text is not an Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParseMacError;
 

@@ -1,6 +1,7 @@
 //! The VLAN rules of a port, compiled: which VLAN a frame is in, and which tag it leaves with.
 //!
-//! Open vSwitch's VLAN modes exist only in the agent, which compiles each into the fields of [`abi::Port`]:
+//! Open vSwitch's VLAN modes exist only in the agent, which compiles each of them into fields of
+//! [`abi::Port`]:
 //!
 //! | mode | `pvid` | `untagged` | accept tagged | `members` |
 //! |---|---|---|---|---|
@@ -28,10 +29,10 @@ pub enum PriorityTags {
     Always,
 }
 
-/// A frame's VLAN on the bridge, and the tag that stands for it there (OVS `struct xvlan`, its first slot).
+/// A frame's VLAN on the bridge, and the tag that represents it there (OVS `struct xvlan`, its first slot).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Classified {
-    /// The VLAN; the FDB knows the frame's stations in it.
+    /// The VLAN, in which the FDB has the frame's stations.
     pub vid: Vid,
     tpid: Option<Tpid>,
     pcp: Pcp,
@@ -52,14 +53,14 @@ impl abi::Port {
         excluded: crate::VidSet::EMPTY,
     };
 
-    /// Whether all these `PORT_*` bits are set.
+    /// Returns whether all these `PORT_*` bits are set.
     #[inline(always)]
     pub const fn has(&self, flags: u16) -> bool {
         self.flags & flags == flags
     }
 
-    /// The VLAN of a frame that arrives with `tag` (or none), or `None` if the port does not admit it
-    /// (`xlate: input_vid_is_valid` and `xvlan_input_translate`, OVS `ofproto/ofproto-dpif-xlate.c`).
+    /// Returns the VLAN of a frame that arrives with `tag` (or without one); `None` if the port does not
+    /// admit it (`input_vid_is_valid` and `xvlan_input_translate`, OVS `ofproto/ofproto-dpif-xlate.c`).
     #[inline(always)]
     pub const fn classify(&self, tag: Option<Tag>) -> Option<Classified> {
         match tag {
@@ -82,7 +83,7 @@ impl abi::Port {
         }
     }
 
-    /// The edit with which a frame leaves through this port, having come in with `received`
+    /// Returns the edit with which a frame that arrived with `received` leaves through this port
     /// (`xvlan_output_translate` and `xvlan_put`, OVS `ofproto/ofproto-dpif-xlate.c`).
     #[inline(always)]
     pub const fn egress(&self, frame: Classified, received: Option<Tag>) -> TagOp {

@@ -1,8 +1,8 @@
-//! The switch: what becomes of a frame, from the first table to the verdict.
+//! The switch: the way of a frame from the first table to the verdict.
 //!
 //! The order of the steps is the order of NORMAL (OVS `xlate_normal`), with one addition: a frame that would
-//! change the FDB is punted, so that Open vSwitch changes its own with it. Frames of a form that was forwarded a moment
-//! ago take a short cut (`crate::flow`).
+//! change the FDB is punted, so that Open vSwitch changes its own with the same frame. Frames of a flow that
+//! was forwarded a moment ago take a shortcut (`crate::flow`).
 
 use crate::flow::{Checks, FlowKey, Found, Validity};
 use crate::{
@@ -10,21 +10,21 @@ use crate::{
     PuntReason, Start, Tables, Tag, Tpid, Verdict, Vid, abi, carries_tcp, l4_checksum,
 };
 
-/// A verdict, and what was found on the way to it.
+/// A verdict, and what was found before it.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
-    /// The port that the frame came in by; `None` if the device is not a port.
+    /// The port that the frame arrived on; `None` if the device is not a port.
     pub ingress: Option<u16>,
-    /// The frame's VLAN; `None` if that was not reached, or not admitted.
+    /// The frame's VLAN; `None` if the frame was not classified, or not admitted.
     pub vid: Option<Vid>,
-    /// What becomes of the frame.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
 /// Switches one frame that arrived on the device `ifindex`.
 ///
-/// The frame is only read: to carry out the verdict is up to the caller.
+/// The frame is only read: the caller carries out the verdict.
 #[inline(always)]
 pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Outcome {
     if let Some(outcome) = lookup_flow(frame, tables, ifindex) {
@@ -37,7 +37,8 @@ pub fn switch<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32)
     }
 }
 
-/// The short way: by what is remembered of the last frame of this form, if anything is.
+/// The short path: decides by what is remembered of the last frame of the same flow. Returns `None` if
+/// nothing is.
 #[inline(always)]
 pub fn lookup_flow<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> Option<Outcome> {
     let (ticks, generation) = (tables.ticks(), tables.generation());
@@ -51,11 +52,12 @@ pub fn lookup_flow<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, ifindex:
     })
 }
 
-/// The long way, through the tables: where frames of this form go, for `take`, and for [`lookup_flow`]. An outcome says that they go
-/// nowhere, and is never [`Verdict::Forward`].
+/// The slow path: looks the frame up in the tables. If frames of its flow are forwarded, gives the action to
+/// `take` and stores it for [`lookup_flow`]. Otherwise returns the outcome, which is never
+/// [`Verdict::Forward`].
 ///
-/// It is not one value with two cases: of the case that is not there, compilers may carry along registers that were never
-/// written, which verifiers refuse.
+/// It does not return an enum of both: for the content of the other variant compilers may carry along
+/// registers that were never written, which verifiers refuse.
 #[inline(always)]
 pub fn slow_path<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -63,7 +65,7 @@ pub fn slow_path<F: Frame + ?Sized, T: Tables>(
     ifindex: u32,
     take: impl FnOnce(abi::CachedAction),
 ) -> Option<Outcome> {
-    // Before the second and the other tables: what is found then is at least as new.
+    // Read before the second and the tables, so that what is found there is at least as new.
     let (ticks, generation) = (tables.ticks(), tables.generation());
     let start = frame.start();
     let mut found = Found::NOTHING;
@@ -79,7 +81,7 @@ pub fn slow_path<F: Frame + ?Sized, T: Tables>(
     None
 }
 
-/// What becomes of a frame of which [`slow_path`] has found where it goes.
+/// Finishes the slow path: returns the outcome of the frame for which [`slow_path`] has found this action.
 #[inline(always)]
 pub fn finish<F: Frame + ?Sized>(frame: &F, action: &abi::CachedAction) -> Outcome {
     let (_, payload) = frame.start().split();
@@ -87,7 +89,7 @@ pub fn finish<F: Frame + ?Sized>(frame: &F, action: &abi::CachedAction) -> Outco
 }
 
 impl abi::CachedAction {
-    /// What becomes of a frame of the flow.
+    /// Returns the outcome of a frame of the flow.
     #[inline(always)]
     fn outcome<F: Frame + ?Sized>(&self, frame: &F, payload: &Payload) -> Outcome {
         let verdict = match unfit(frame, payload, self) {
@@ -98,7 +100,7 @@ impl abi::CachedAction {
     }
 }
 
-/// Where a frame of this form goes, by the tables; an error is what becomes of one that goes nowhere.
+/// Finds where the frame goes by the tables. The error is the outcome of a frame that is not forwarded.
 #[inline(always)]
 fn look_up<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -125,7 +127,7 @@ fn look_up<F: Frame + ?Sized, T: Tables>(
     routed.map_err(|verdict| Outcome { verdict, ..outcome })
 }
 
-/// A frame that is in a VLAN of an active bridge.
+/// A frame in a VLAN of an active bridge.
 struct Admitted<'t> {
     header: Header,
     classified: crate::Classified,
@@ -133,7 +135,7 @@ struct Admitted<'t> {
     now_s: u32,
 }
 
-/// Bridge, header and VLAN: everything up to the FDB.
+/// Decides by bridge, header and VLAN: everything before the FDB.
 #[inline(always)]
 fn admit<'t, T: Tables>(
     tables: &'t T,
@@ -184,7 +186,7 @@ fn admit<'t, T: Tables>(
     Ok(Admitted { header, classified, bridge, now_s })
 }
 
-/// Source, destination and egress rules.
+/// Decides by source, destination and egress rules.
 #[inline(always)]
 fn choose<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -198,8 +200,8 @@ fn choose<F: Frame + ?Sized, T: Tables>(
     let punt = |reason| Err(Verdict::Punt(reason));
     let key = |mac| FdbKey { bridge: port.bridge, vid: classified.vid, mac };
 
-    // Open vSwitch's userspace datapath has no room for longer ones (`netdev_linux_rxq_recv`, OVS `lib/netdev-linux.c`),
-    // and does not learn from them.
+    // Open vSwitch's userspace datapath has no room for longer ones (`netdev_linux_rxq_recv`, OVS
+    // `lib/netdev-linux.c`), and does not learn from them.
     if !frame.fits(counted_header(header.tag) + port.mtu as usize) {
         return punt(PuntReason::OverMtu);
     }
@@ -210,7 +212,7 @@ fn choose<F: Frame + ?Sized, T: Tables>(
         return punt(reason);
     }
     if header.dst.is_group() {
-        // It goes through Open vSwitch anyway, and so shows the station.
+        // The frame goes through Open vSwitch in any case, and so shows the station.
         if let Some(known) = known
             && known.is_to_be_shown(*now_s, 1)
             && !leaves_learning(tables, port)
@@ -263,8 +265,9 @@ fn choose<F: Frame + ?Sized, T: Tables>(
     Ok(())
 }
 
-/// Octets of a frame that do not count against an MTU. An 802.1Q tag is among them (`packet_length`, kernel
-/// net/openvswitch/vport.c), an 802.1ad one only with the kernel datapath, so that it counts.
+/// Returns the octets of a frame that do not count against an MTU. An 802.1Q tag is among them
+/// (`packet_length`, kernel net/openvswitch/vport.c), an 802.1ad one only with the kernel datapath, so that
+/// it counts.
 #[inline(always)]
 fn counted_header(tag: Option<Tag>) -> usize {
     match tag.map(Tag::tpid) {
@@ -273,7 +276,7 @@ fn counted_header(tag: Option<Tag>) -> usize {
     }
 }
 
-/// Why this frame cannot go where others of its form go.
+/// Returns why this frame cannot go where other frames of its flow go.
 #[inline(always)]
 fn unfit<F: Frame + ?Sized>(frame: &F, payload: &Payload, action: &abi::CachedAction) -> Option<PuntReason> {
     if !frame.fits(usize::from(action.longest)) {
@@ -283,8 +286,9 @@ fn unfit<F: Frame + ?Sized>(frame: &F, payload: &Payload, action: &abi::CachedAc
     if checks.none() {
         return None;
     }
-    // The kernel merges segments (GRO) on their way to the tc program, and a receiver that takes them so has a fraction
-    // of the work. All TCP goes there, whatever its length: what XDP sends would overtake what is being merged.
+    // The kernel merges segments (GRO) before the tc program, and a receiver that accepts them merged has a
+    // fraction of the work. All TCP goes there, whatever its length: what XDP sends would overtake what is
+    // being merged.
     if checks.leaves_tcp() && carries_tcp(frame, payload) {
         return Some(PuntReason::TcpToMerge);
     }
@@ -298,7 +302,7 @@ fn unfit<F: Frame + ?Sized>(frame: &F, payload: &Payload, action: &abi::CachedAc
     None
 }
 
-/// Learns the source. `Some` if the frame has to go through Open vSwitch for that.
+/// Learns the source. Returns the reason if the frame has to go through Open vSwitch for that.
 #[inline(always)]
 fn source<T: Tables>(
     tables: &T,
@@ -324,7 +328,8 @@ fn source<T: Tables>(
         return None;
     }
     let reason = match known.freshness(now_s, bridge.refresh_s, bridge.ageing_s) {
-        // No flow is remembered that it has a part in: to begin another generation for it would only cost the others theirs.
+        // No flow of a station that is set aside is remembered. A new generation would only cost the others
+        // theirs.
         _ if known.port == FdbEntry::ASIDE => PuntReason::NewSource,
         _ if known.port != port_no => PuntReason::MovedSource,
         Freshness::Fresh => return None,
@@ -341,8 +346,8 @@ fn source<T: Tables>(
     Some(reason)
 }
 
-/// Whether another program follows on the way to Open vSwitch: learning is that one's then, as it would take the frame for one
-/// that Open vSwitch has seen already.
+/// Returns whether learning is left to the tc program, which follows before Open vSwitch: if XDP had learned
+/// from the frame, tc would take the frame for one that Open vSwitch has seen.
 #[inline(always)]
 fn leaves_learning<T: Tables>(tables: &T, port: &abi::Port) -> bool {
     tables.hook() == Hook::Xdp && port.has(abi::PORT_TC_FOLLOWS)

@@ -1,39 +1,41 @@
-//! The table of stations: a hash table in a plain array, which programs on many CPUs and the agent share.
+//! The table of stations: a hash table in a plain array, shared by programs on many CPUs and the agent.
 //!
-//! The kernel's own hash reads two or more distant places for a station, one after the other, and is read by the agent with
-//! two system calls for each. Here a station is in one of four places of one cache line, its *bucket*, or of another one if
-//! that is full, and the agent has the array in its own memory.
+//! The kernel's own hash map reads two or more distant places for each station, one after the other, and
+//! costs the agent two system calls for each. Here a station is in one of the four places of one cache line,
+//! its *bucket*, or of a second bucket if the first is full, and the agent has the array in its own memory.
 //!
 //! # Words
 //!
-//! A place is two words. The *key* is the address, the VLAN and four bits of the bridge; as the address is no group's, its
-//! group bit is free, and always set here, so that no key is [`FREE`] or [`TOMBSTONE`]. The *entry* is [`FdbEntry::to_word`]
-//! with, in its spare bits, the rest of the bridge and a bit that says that there is an entry at all.
+//! A place is two words. The *key* holds the address, the VLAN and four bits of the bridge. A station's
+//! address is never a group address, so its group bit is free; it is always set here, so that no key equals
+//! [`FREE`] or [`TOMBSTONE`]. The *entry* is [`FdbEntry::to_word`]; its spare bits hold the rest of the
+//! bridge and a bit that says that there is an entry.
 //!
 //! # Who writes what
 //!
 //! ```text
-//!              insert: program or agent, with the lock
+//!               insert: program or agent, with the lock
 //!        FREE ───────────────────────────────────────► key of a station
 //!          ▲                                             │ remove: agent
 //!          │ free: agent, a grace period later           ▼
-//!        TOMBSTONE, no entry ◄───────────────────────── TOMBSTONE
-//!                  clear: agent, a grace period later
+//!        TOMBSTONE, no entry ◄──────────────────────── TOMBSTONE
+//!               clear: agent, a grace period later
 //! ```
 //!
-//! A *grace period* is a time within which every program that ran at its beginning has ended, and every CPU has seen
-//! whatever was written before it (RCU). Only one thread removes, clears and frees. From this follows:
+//! A *grace period* (RCU) is a time within which every program that ran when it began has ended, and every
+//! CPU has seen what was written before it. Only one thread removes, clears and frees. It follows:
 //!
-//! - *While one program runs, a place does not pass from one station to another*: before it does, two grace periods pass. So
-//!   a program writes the entry of a place in which it has found its station (a refresh, a move) without further ado: at
-//!   worst the place was buried meanwhile, and nobody reads what it writes.
-//! - *Whoever finds a key reads that station's entry or none*, also on processors that read words in another order than they
-//!   were written. No entry is older than the grace period before `free`, which begins with the place cleared: what was
-//!   written in between is an entry of this key. It takes neither barriers nor reading twice.
-//! - *No station is in two places*: entering is for whoever has the lock, and he looks through both buckets first. Nobody
-//!   waits for the lock in a program: a station that is not entered now is entered with its next frame.
-//! - The lock is gone with the maps if the agent is killed with it. If it is merely stopped, nothing is learned until it goes
-//!   on, which is no more than a loss of speed; all leases end before long.
+//! - *While a program runs, no place passes from one station to another*: two grace periods have to pass
+//!   first. So a program that has found its station in a place may simply write the entry (a refresh, a
+//!   move). At worst the place has become a tombstone in the meantime, and nobody reads what was written.
+//! - *A reader that finds a key reads that station's entry or none*, even on processors that read words in
+//!   another order than they were written. The grace period before `free` begins after the entry was cleared,
+//!   so no entry that is older can be read; any entry written since belongs to this key. No barriers and no
+//!   second read are needed.
+//! - *No station is in two places*: only the holder of the lock inserts, after it has searched both buckets.
+//!   Programs do not wait for the lock: a station that is not inserted now is inserted with its next frame.
+//! - If the agent is killed while it holds the lock, the lock disappears with the maps. If the agent is
+//!   merely stopped, nothing is learned until it continues. That costs speed only, and all leases end soon.
 
 use core::sync::atomic::AtomicU64;
 
@@ -44,57 +46,58 @@ use crate::{FdbEntry, FdbKey, Mac, Vid};
 
 /// Key of a place for a new station.
 const FREE: u64 = 0;
-/// Key of a place whose station was removed.
+/// Key of a place whose station was removed, and that is not free yet.
 const TOMBSTONE: u64 = 1;
 /// Set in the key of every station.
 const GROUP: u64 = 1 << 56;
-/// In an entry: there is one.
+/// Set in an entry that exists.
 const PRESENT: u64 = 1 << 20;
-/// In an entry: the bridge's bits from the fifth.
+/// Bits of an entry that hold the bridge from its fifth bit on.
 const BRIDGE: u64 = 0b111 << 17;
 
-/// The memory that a table is in, and how words of it are read and written: that depends on who does it.
+/// The memory of a table. How its words are read and written differs between programs, agent and tests.
 pub trait Memory {
-    /// A bucket; `None` for a number out of range.
+    /// Returns a bucket; `None` for a number out of range.
     fn bucket(&self, number: u32) -> Option<&Bucket>;
-    /// The lock, and the numbers of stations.
+    /// Returns the lock and the numbers of stations.
     fn header(&self) -> Option<&TableHeader>;
-    /// Reads a word in one piece. Never left out, even where nothing is made of it.
+    /// Reads a word in one piece. The read is never optimised away, even where its result is not used.
     fn load(&self, word: &AtomicU64) -> u64;
     /// Writes a word in one piece.
     fn store(&self, word: &AtomicU64, value: u64);
-    /// Writes a word and returns what was there, in one step. Whatever is read or written before and after in the program
-    /// is so for others too.
+    /// Writes a word and returns what it was, in one step and with a full memory barrier.
     fn swap(&self, word: &AtomicU64, value: u64) -> u64;
 }
 
-/// Memory of which a word can be compared and written in one step; the agent's.
+/// Memory with a compare-and-exchange; only the agent has it.
 pub trait Exchange: Memory {
-    /// Writes a word if it is as expected. Returns whether it was.
+    /// Writes a word if it has the expected value, in one step. Returns whether it had.
     fn exchange(&self, word: &AtomicU64, expected: u64, value: u64) -> bool;
 }
 
-/// Size of a table, and where its stations are; the agent tells the programs when it loads them.
+/// The size of a table and the hash that places its stations. The agent sets it when it loads the programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Shape {
-    /// Secrets, so that nobody can choose addresses that meet in one bucket. The second is odd.
+    /// Secrets of the hash, so that nobody can choose addresses that share a bucket. The second is odd.
     secrets: [u64; 2],
-    /// Buckets less one: all bits of a bucket's number.
+    /// Number of buckets less one: a mask of a bucket's number.
     mask: u32,
     /// Most stations.
     limit: u32,
 }
 
 impl Shape {
-    /// Places for each station that may be there. With so many, [`Full`] does not come before the limit does.
+    /// Places for each station of the limit. With this many, the limit is reached before both buckets of a
+    /// station are full.
     const ROOM: u32 = 4;
-    /// Buckets of the largest table, of 1 GiB.
+    /// Buckets of the largest table (1 GiB).
     const MOST: u32 = 1 << 24;
-    /// Fewest stations to make room for, in 64 KiB: in a small table, chance may fill both buckets of a station long before.
+    /// Fewest stations to make room for (64 KiB). In a smaller table, chance may fill both buckets of a
+    /// station long before the limit.
     const LEAST: u32 = 1024;
 
-    /// For so many stations, with two numbers that nobody can guess.
+    /// Returns the shape for a number of stations, with two numbers that nobody can guess.
     pub const fn new(limit: u32, secrets: [u64; 2]) -> Self {
         let [a, b] = secrets;
         let most = Self::MOST * BUCKET_PLACES / Self::ROOM;
@@ -104,70 +107,71 @@ impl Shape {
         Self { secrets: [a, b | 1], mask: (places / BUCKET_PLACES as u64) as u32 - 1, limit }
     }
 
-    /// How many buckets the table has.
+    /// Returns the number of buckets.
     pub const fn buckets(self) -> u32 {
         self.mask + 1
     }
 
-    /// The two buckets in which a key may be, the better one first.
+    /// Returns the two buckets in which a key may be, the preferred one first.
     #[inline(always)]
     const fn buckets_of(self, key: u64) -> [u32; 2] {
         // As in MurmurHash3's finalizer, with a secret for one of the factors.
         let mut hash = (key ^ self.secrets[0]).wrapping_mul(self.secrets[1]);
         hash = (hash ^ hash >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        // Its high bits depend on all of the key.
+        // Its high bits depend on all bits of the key.
         [(hash >> 40) as u32 & self.mask, (hash >> 16) as u32 & self.mask]
     }
 }
 
-/// The table is at its limit, or both buckets of the station are full.
+/// There is no room: the table is at its limit, or both buckets of the station are full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
-/// What became of a station that was to be entered.
+/// The result of inserting a station.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Inserted {
-    /// It is there now.
+    /// It was inserted.
     New,
-    /// It was there already, and is as it was.
+    /// It was there already, and is unchanged.
     Known,
-    /// It is not, as another one is being entered: to be tried again.
+    /// It was not inserted, because another insertion is under way. Try again.
     Later,
 }
 
-/// A table of stations. It is not for group addresses: they would be taken for the stations whose group bit is not set.
+/// A table of stations. It is not for group addresses, which would be mistaken for the same addresses without
+/// the group bit.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<M> {
     memory: M,
     shape: Shape,
 }
 
-/// A station as it is in the table, and where it would be.
+/// A station in the form in which the table has it, and the places where it may be.
 struct Sought {
     key: u64,
-    /// Of the entry, what belongs to the key.
+    /// The bits of the entry that identify the station.
     mark: u64,
     buckets: [u32; 2],
 }
 
-/// What is in a bucket, for a station that is to be entered.
+/// What a bucket holds, as far as it matters to a station that is to be inserted.
 struct Bucketful<'m> {
-    /// Whether it has that station.
+    /// Whether that station is in it.
     known: bool,
-    /// A place for it.
+    /// A free place.
     free: Option<&'m Place>,
     /// Places that are not free.
     used: u32,
 }
 
 impl<M: Memory> Table<M> {
-    /// A table of this shape; the memory has as many buckets.
+    /// Returns the table of this shape. The memory must have as many buckets.
     #[inline(always)]
     pub const fn new(memory: M, shape: Shape) -> Self {
         Self { memory, shape }
     }
 
-    /// The memory.
+    /// Returns the memory.
     pub const fn memory(&self) -> &M {
         &self.memory
     }
@@ -180,7 +184,7 @@ impl<M: Memory> Table<M> {
         Sought { key, mark, buckets: self.shape.buckets_of(key) }
     }
 
-    /// The entry of the station that is sought, if this is its place.
+    /// Returns the entry of the station, if this is its place.
     #[inline(always)]
     fn entry(&self, sought: &Sought, place: &Place) -> Option<u64> {
         if self.memory.load(&place.key) != sought.key {
@@ -202,15 +206,16 @@ impl<M: Memory> Table<M> {
         None
     }
 
-    /// The entry of a station.
+    /// Returns the entry of a station.
     #[inline(always)]
     pub fn get(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.found(&self.seek(key))
     }
 
-    /// The entries of two stations.
+    /// Returns the entries of two stations.
     ///
-    /// The first words of both are read before either is looked at: so the processor waits for both at a time.
+    /// The first words of both are read before either is used, so that the processor waits for both reads at
+    /// once.
     #[inline(always)]
     pub fn get_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
         let (one, other) = (self.seek(keys[0]), self.seek(keys[1]));
@@ -219,7 +224,7 @@ impl<M: Memory> Table<M> {
         [self.found(&one), self.found(&other)]
     }
 
-    /// Begins to read a bucket.
+    /// Starts to read a bucket.
     #[inline(always)]
     fn touch(&self, number: u32) {
         if let Some(bucket) = self.memory.bucket(number) {
@@ -233,8 +238,8 @@ impl<M: Memory> Table<M> {
         (word != 0).then(|| FdbEntry::from_word(word))
     }
 
-    /// The entry of the station that is sought, or 0. An `Option` would be fewer words here, but compilers may carry along a
-    /// register that was never written for what it lacks, which verifiers refuse.
+    /// Returns the entry of the station, or 0. Not an `Option`: for the content of `None` compilers may carry
+    /// along a register that was never written, which verifiers refuse.
     #[inline(always)]
     fn word(&self, sought: &Sought) -> u64 {
         for number in sought.buckets {
@@ -257,7 +262,7 @@ impl<M: Memory> Table<M> {
         true
     }
 
-    /// Enters a station that is not there.
+    /// Inserts a station unless it is there.
     ///
     /// # Errors
     /// There is no room for it.
@@ -301,8 +306,9 @@ impl<M: Memory> Table<M> {
         if first.known || second.known {
             return Ok(Inserted::Known);
         }
-        // The first one is read first, and a second is a second distant read. Of two that are nearly full the emptier one is
-        // hardly ever full (Azar and others, Balanced Allocations, 1994).
+        // Readers search the first bucket first, and the second one costs them another distant read. So it is
+        // used only when the first is nearly full; of two buckets the emptier one is hardly ever full (Azar
+        // et al., Balanced Allocations, 1994).
         let emptier = first.used >= BUCKET_PLACES - 1 && second.used < first.used;
         let free = if emptier { second.free } else { first.free };
         let inserted = self.memory.load(&header.inserted);
@@ -316,8 +322,8 @@ impl<M: Memory> Table<M> {
 }
 
 impl<M: Exchange> Table<M> {
-    /// Overwrites the entry of a station if it is still the expected one: a program may have written another meanwhile,
-    /// and that is newer. Returns whether it was.
+    /// Overwrites the entry of a station if it is still the expected one: an entry that a program has written
+    /// in the meantime is newer. Returns whether it was the expected one.
     pub fn replace(&self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) -> bool {
         let sought = self.seek(key);
         let Some((place, word)) = self.find(&sought) else { return false };
@@ -330,18 +336,18 @@ impl<M: Exchange> Table<M> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PlaceNo(u32);
 
-/// What only the agent does, and one thread of it at a time.
+/// What only the agent does, and only one of its threads at a time.
 impl<M: Memory> Table<M> {
     fn place(&self, PlaceNo(number): PlaceNo) -> Option<&Place> {
         let bucket = self.memory.bucket(number / BUCKET_PLACES)?;
         bucket.places.get((number % BUCKET_PLACES) as usize)
     }
 
-    /// All stations and their places.
+    /// Returns all stations and their places.
     pub fn stations(&self) -> impl Iterator<Item = (PlaceNo, FdbKey, FdbEntry)> + '_ {
         let buckets =
             (0..self.shape.buckets()).filter_map(|number| Some((number, self.memory.bucket(number)?)));
-        // Most of a table is free.
+        // Most buckets are free, so they are skipped with as little work as possible.
         let occupied = buckets.filter(|(_, bucket)| {
             bucket.places.iter().fold(FREE, |keys, place| keys | self.memory.load(&place.key)) != FREE
         });
@@ -357,24 +363,24 @@ impl<M: Memory> Table<M> {
         })
     }
 
-    /// How many stations were ever entered.
+    /// Returns how many stations were ever inserted.
     pub fn inserted(&self) -> u64 {
         self.memory.header().map_or(0, |header| self.memory.load(&header.inserted))
     }
 
-    /// How many stations there are.
+    /// Returns how many stations there are.
     pub fn len(&self) -> u64 {
         self.memory.header().map_or(0, |header| {
             self.memory.load(&header.inserted).wrapping_sub(self.memory.load(&header.removed))
         })
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no station.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Where a station is.
+    /// Returns the place of a station.
     pub fn place_of(&self, key: &FdbKey) -> Option<PlaceNo> {
         let sought = self.seek(key);
         let places = sought
@@ -386,22 +392,22 @@ impl<M: Memory> Table<M> {
             .find(|number| self.place(*number).is_some_and(|place| self.entry(&sought, place).is_some()))
     }
 
-    /// Removes the station of a place. The place is for no other one yet: [`Table::clear`] it a grace period later, and
-    /// [`Table::free`] it another one later.
+    /// Removes the station of a place and leaves a tombstone. Call [`Table::clear`] a grace period later, and
+    /// [`Table::free`] another one later; only then can another station be inserted there.
     pub fn remove(&self, number: PlaceNo) {
         let (Some(place), Some(header)) = (self.place(number), self.memory.header()) else { return };
         self.memory.store(&place.key, TOMBSTONE);
         self.memory.store(&header.removed, self.memory.load(&header.removed).wrapping_add(1));
     }
 
-    /// Second step of removing.
+    /// Clears the entry of a tombstone: the second step of removing.
     pub fn clear(&self, number: PlaceNo) {
         if let Some(place) = self.place(number) {
             self.memory.store(&place.entry, 0);
         }
     }
 
-    /// Third step of removing.
+    /// Makes a cleared tombstone a free place: the third step of removing.
     pub fn free(&self, number: PlaceNo) {
         if let Some(place) = self.place(number) {
             self.memory.store(&place.key, FREE);

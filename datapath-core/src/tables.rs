@@ -1,7 +1,7 @@
-//! What the switch needs from whoever runs it: the tables, a clock, and a flow cache.
+//! What the switch needs from its caller: the tables, a clock, and a flow cache.
 //!
-//! No method that changes or invalidates something has a default. An implementation that leaves one out would compile,
-//! and go on forwarding by what it should have forgotten.
+//! No method that changes or invalidates something has a default. An implementation that leaves one out would
+//! compile, and go on forwarding by what it should have forgotten.
 
 use crate::{FdbEntry, FdbKey, Hook, PuntReason, abi};
 
@@ -17,15 +17,17 @@ pub trait Tables: Clock + FlowCache {
     fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge>;
     /// Returns a station.
     fn fdb(&self, key: &FdbKey) -> Option<FdbEntry>;
-    /// Returns two stations. In a large table each is a distant read, and an implementation can start both at once.
+    /// Returns two stations. In a large table each is a distant read, and an implementation can start both at
+    /// once.
     fn fdb_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
         keys.map(|key| self.fdb(key))
     }
-    /// Inserts a station that is not in the FDB, unless its port has `limit` stations already. The error says why not.
+    /// Inserts a station that is not in the FDB, unless its port has `limit` stations already. The error says
+    /// why not.
     fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason>;
     /// Overwrites a station that is in the FDB. Does nothing for one that was removed in the meantime.
     fn update(&self, key: &FdbKey, entry: FdbEntry);
-    /// Asks the agent to show a station that is heard on this port to Open vSwitch.
+    /// Asks the agent to show Open vSwitch a station that is heard on this port.
     fn ask_to_show(&self, key: &FdbKey, port: u16);
 }
 
@@ -41,16 +43,17 @@ pub trait Clock {
 
 /// The flow cache, which remembers where the last frames went (`crate::flow`).
 pub trait FlowCache {
-    /// Returns the generation of the tables. It changes after every change of them, except to a station that is new or
-    /// stays on its port.
+    /// Returns the generation of the tables. It changes after every change of them, except to a station that
+    /// is new or stays on its port.
     fn generation(&self) -> u64;
     /// Starts a new generation, in which nothing that was remembered before is used.
     fn invalidate_flows(&self);
-    /// Reads a line of the cache in place: the one that the high bits of the hash give. `None` without a cache.
+    /// Reads a set of the cache in place: the one that the high bits of the hash give. Returns `None` without
+    /// a cache.
     fn read_flows<R>(&self, hash: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R>;
-    /// Changes that line in place.
+    /// Changes that set in place.
     fn write_flows(&self, hash: u64, change: impl FnOnce(&mut abi::FlowSet));
-    /// Returns a random number, which decides whether a flow gives way to another one.
+    /// Returns a random number, which decides whether a flow replaces another one.
     fn random(&self) -> u32;
 }
 

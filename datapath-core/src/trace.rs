@@ -1,7 +1,7 @@
 //! The question and the answer of `trunkline trace`, as values.
 //!
-//! The agent and the trace programs exchange them in map `TRACE`; they are encoded into [`abi::Trace`] and decoded from it
-//! here and nowhere else.
+//! The agent and the trace programs exchange them in map `TRACE`; they are encoded into [`abi::Trace`] and
+//! decoded from it here and nowhere else.
 
 use crate::{DropReason, PuntReason, Tag, Tpid, Verdict, Vid, abi};
 
@@ -30,14 +30,14 @@ pub struct TraceAnswer {
 /// A verdict without the edit of the tag, which shows in the frame that leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// Out of a port.
+    /// It leaves through a port.
     Forward {
         /// The port (`PortNo`).
         port: u16,
     },
-    /// Up to Open vSwitch.
+    /// It goes up to Open vSwitch.
     Punt(PuntReason),
-    /// Nowhere.
+    /// It is dropped.
     Drop(DropReason),
 }
 
@@ -53,8 +53,8 @@ impl From<Verdict> for Decision {
 
 /// A decision as two numbers.
 ///
-/// Programs encode each decision where they make it, and carry on with this: of an enum whose variants have different
-/// contents, compilers may carry along registers that were never written, which verifiers refuse.
+/// Programs encode each decision where they make it, and carry on with this: of an enum whose variants have
+/// different contents, compilers may carry along registers that were never written, which verifiers refuse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EncodedDecision {
     kind: u16,

@@ -1,25 +1,25 @@
-//! What becomes of a frame, and why.
+//! The verdict on a frame, and the reason.
 
 use crate::Tag;
 
-/// What becomes of a frame.
+/// What is done with a frame.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Out of a port, after an edit of its tag.
+    /// It leaves through a port, after an edit of its tag.
     Forward {
-        /// The port it leaves through (`PortNo`).
+        /// The port (`PortNo`).
         port: u16,
-        /// What happens to its tag on the way.
+        /// The edit of its tag.
         tag: TagOp,
     },
-    /// Up to Open vSwitch, untouched.
+    /// It goes up to Open vSwitch, untouched.
     Punt(PuntReason),
-    /// Nowhere: Open vSwitch would certainly drop it.
+    /// It is dropped, as Open vSwitch would certainly do.
     Drop(DropReason),
 }
 
-/// The edit that turns the received tag into the one that leaves.
+/// The edit that turns the tag as received into the tag as sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TagOp {
     /// Leave the frame as it is, DEI bit included.
@@ -44,12 +44,12 @@ macro_rules! reasons {
             /// All reasons, in the order of their counters.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The name shown to people and scripts.
+            /// Returns the name shown to people and scripts.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label,)* }
             }
 
-            /// The place of its counter.
+            /// Returns the index of its counter.
             #[inline(always)]
             pub const fn index(self) -> usize {
                 self as usize
@@ -67,7 +67,7 @@ reasons! {
         StaleHeartbeat = "stale_heartbeat",
         /// The bridge's configuration is being changed.
         BridgeSuspended = "bridge_suspended",
-        /// Shorter than an Ethernet header with a tag and what the kernel wants behind it.
+        /// Shorter than an Ethernet header with a tag and the two octets that the kernel requires behind it.
         ShortFrame = "short_frame",
         /// Two tags or more.
         StackedTags = "stacked_tags",
@@ -78,9 +78,9 @@ reasons! {
         GroupSource = "group_source",
         /// First frame of a station in this VLAN.
         NewSource = "new_source",
-        /// A station that was on another port.
+        /// A station that was on another port before.
         MovedSource = "moved_source",
-        /// A known station that Open vSwitch has to see now and then, or it would age out there.
+        /// A known station that Open vSwitch has to see again, or it would age out there.
         RefreshSource = "refresh_source",
         /// A new station, but the FDB has no room.
         FdbFull = "fdb_full",
@@ -90,21 +90,22 @@ reasons! {
         GroupDestination = "group_destination",
         /// Reserved destination: consumed or dropped by Open vSwitch.
         ReservedDestination = "reserved_destination",
-        /// No such station in this VLAN: to be flooded.
+        /// No such station in this VLAN: Open vSwitch floods the frame.
         UnknownDestination = "unknown_destination",
-        /// The station's port cannot be sent to directly.
+        /// The program cannot send to the station's port.
         UnreachableDestination = "unreachable_destination",
-        /// Longer than the MTU of its port or of the one it would leave by.
+        /// Longer than the MTU of its port or of the port that it would leave through.
         OverMtu = "over_mtu",
         /// The tag's drop-eligible bit is set, and Open vSwitch's datapath would clear it.
         DropEligible = "drop_eligible",
-        /// The sender left the TCP or UDP checksum to hardware that this frame will not pass.
+        /// The sender left the TCP or UDP checksum to hardware that this frame would not pass.
         PartialChecksum = "partial_checksum",
         /// It cannot be told whether the sender left a checksum to hardware.
         UnknownChecksum = "unknown_checksum",
-        /// TCP, left by the XDP program to the tc program behind it, which gets it merged into super-frames.
+        /// TCP that the XDP program leaves to the tc program behind it, which gets it merged into
+        /// super-frames.
         TcpToMerge = "tcp_to_merge",
-        /// The kernel gave no room to insert a tag.
+        /// The kernel gave no room for inserting a tag.
         NoHeadroom = "no_headroom",
     }
 }
@@ -114,11 +115,12 @@ reasons! {
     DropReason {
         /// The port does not admit this VLAN.
         VlanNotAdmitted = "vlan_not_admitted",
-        /// The destination is on the port that the frame came from.
+        /// The destination is on the port that the frame arrived on.
         SamePort = "same_port",
         /// Both ports are protected.
         Protected = "protected",
-        /// Its tag could not be replaced, and it is not what was received any more (memory ran out).
+        /// Its tag could not be replaced because memory ran out, and it is no longer the frame that was
+        /// received.
         EditFailed = "edit_failed",
     }
 }

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// A VLAN identifier, 0..=4095 (802.1Q clause 9.6).
 ///
-/// 0 is a VLAN of its own to Open vSwitch (frames without a VLAN on a trunk), and 4095 an ordinary one.
+/// To Open vSwitch, 0 is a VLAN of its own (frames without a VLAN on a trunk), and 4095 is an ordinary one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Vid(u16);
 
@@ -14,18 +14,18 @@ impl Vid {
     /// VLAN 0: no VLAN, or a priority tag.
     pub const ZERO: Self = Self(0);
 
-    /// A checked identifier: `None` above 4095.
+    /// Returns the identifier; `None` above 4095.
     pub const fn new(vid: u16) -> Option<Self> {
         if vid < 4096 { Some(Self(vid)) } else { None }
     }
 
-    /// The identifier in the low 12 bits of a TCI.
+    /// Returns the identifier in the low 12 bits of a TCI.
     #[inline(always)]
     pub const fn from_tci(tci: u16) -> Self {
         Self(tci & 0x0fff)
     }
 
-    /// The number, 0..=4095.
+    /// Returns the number, 0..=4095.
     #[inline(always)]
     pub const fn get(self) -> u16 {
         self.0
@@ -46,20 +46,20 @@ impl Pcp {
     /// Best effort, the default priority.
     pub const ZERO: Self = Self(0);
 
-    /// A checked priority: `None` above 7.
+    /// Returns the priority; `None` above 7.
     pub const fn new(pcp: u8) -> Option<Self> {
         if pcp < 8 { Some(Self(pcp)) } else { None }
     }
 
-    /// The number, 0..=7.
+    /// Returns the number, 0..=7.
     #[inline(always)]
     pub const fn get(self) -> u8 {
         self.0
     }
 }
 
-/// A tag's protocol identifier. Open vSwitch takes both for membership alike (`eth_type_vlan`, OVS
-/// `lib/packets.h`) and keeps the received one on the way out.
+/// A tag's protocol identifier. Open vSwitch accepts both as a tag of the VLAN (`eth_type_vlan`, OVS
+/// `lib/packets.h`) and sends the one that it received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tpid {
     /// 0x8100, the customer tag.
@@ -69,7 +69,7 @@ pub enum Tpid {
 }
 
 impl Tpid {
-    /// The identifier with this number, if it announces a tag. 0x9100 and others do not.
+    /// Returns the identifier with this number, if it announces a tag. 0x9100 and others do not.
     #[inline(always)]
     pub const fn from_ethertype(ethertype: u16) -> Option<Self> {
         match ethertype {
@@ -79,7 +79,7 @@ impl Tpid {
         }
     }
 
-    /// The number, in host order.
+    /// Returns the number, in host order.
     #[inline(always)]
     pub const fn ethertype(self) -> u16 {
         match self {
@@ -91,22 +91,22 @@ impl Tpid {
 
 /// One tag on the wire: TPID, PCP, DEI and VID (802.1Q clause 9.5).
 ///
-/// Kept as the number that its four octets are, TPID first: the BPF program writes it in one piece. That is never zero, so that
-/// an `Option` of it is one word that is always written: of others, compilers may carry along a register that never was, which
-/// verifiers refuse.
+/// Kept as the number that its four octets form, TPID first, so that the BPF program writes it in one piece.
+/// The number is never zero, so an `Option` of it is one word that is always written. For other types,
+/// compilers may carry along a register that was never written, which verifiers refuse.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Tag(NonZeroU32);
 
 impl Tag {
     const DEI: u32 = 1 << 12;
 
-    /// A tag as Open vSwitch pushes it: with DEI 0.
+    /// Returns a tag as Open vSwitch pushes it: with DEI 0.
     #[inline(always)]
     pub const fn new(tpid: Tpid, pcp: Pcp, vid: Vid) -> Self {
         Self::from_wire(tpid, (pcp.0 as u16) << 13 | vid.0)
     }
 
-    /// A tag as received.
+    /// Returns a tag as received.
     #[inline(always)]
     pub const fn from_wire(tpid: Tpid, tci: u16) -> Self {
         match Self::from_word((tpid.ethertype() as u32) << 16 | tci as u32) {
@@ -116,7 +116,7 @@ impl Tag {
         }
     }
 
-    /// The protocol identifier.
+    /// Returns the protocol identifier.
     #[inline(always)]
     pub const fn tpid(self) -> Tpid {
         match Tpid::from_ethertype((self.to_word() >> 16) as u16) {
@@ -125,43 +125,43 @@ impl Tag {
         }
     }
 
-    /// Priority, drop-eligible bit and VLAN.
+    /// Returns priority, drop-eligible bit and VLAN.
     #[inline(always)]
     pub const fn tci(self) -> u16 {
         self.to_word() as u16
     }
 
-    /// The VLAN.
+    /// Returns the VLAN.
     #[inline(always)]
     pub const fn vid(self) -> Vid {
         Vid::from_tci(self.tci())
     }
 
-    /// The priority.
+    /// Returns the priority.
     #[inline(always)]
     pub const fn pcp(self) -> Pcp {
         Pcp((self.tci() >> 13) as u8)
     }
 
-    /// The drop-eligible bit.
+    /// Returns the drop-eligible bit.
     #[inline(always)]
     pub const fn dei(self) -> bool {
         self.to_word() & Self::DEI != 0
     }
 
-    /// The four octets on the wire.
+    /// Returns the four octets on the wire.
     #[inline(always)]
     pub const fn to_bytes(self) -> [u8; 4] {
         self.to_word().to_be_bytes()
     }
 
-    /// The tag as a number.
+    /// Returns the tag as a number.
     #[inline(always)]
     pub(crate) const fn to_word(self) -> u32 {
         self.0.get()
     }
 
-    /// The tag with this number, which [`Self::to_word`] gave; none with 0.
+    /// Returns the tag with this number, which must come from [`Self::to_word`]; `None` for 0.
     #[inline(always)]
     pub(crate) const fn from_word(word: u32) -> Option<Self> {
         match NonZeroU32::new(word) {
@@ -170,9 +170,9 @@ impl Tag {
         }
     }
 
-    /// Whether Open vSwitch holds the two for the same tag. It cannot represent the drop-eligible bit
-    /// (bit 12 of a TCI is its "tag present" flag, OVS `lib/flow.c`), so DEI is not compared, and a tag
-    /// that is the same in everything else keeps the DEI it came with.
+    /// Returns whether the two are the same tag to Open vSwitch. It cannot represent the drop-eligible bit
+    /// (bit 12 of a TCI is its "tag present" flag, OVS `lib/flow.c`). So DEI is not compared, and a tag that
+    /// is the same in everything else keeps the DEI that it arrived with.
     #[inline(always)]
     pub const fn same_but_dei(self, other: Self) -> bool {
         self.to_word() | Self::DEI == other.to_word() | Self::DEI
@@ -197,7 +197,7 @@ impl VidSet {
     /// All 4096 VLANs, 0 and 4095 included.
     pub const ALL: Self = Self([u64::MAX; 64]);
 
-    /// Whether the set has this VLAN.
+    /// Returns whether the set has this VLAN.
     #[inline(always)]
     pub const fn contains(&self, vid: Vid) -> bool {
         // The mask is for the verifier: it proves the index to be in bounds.
@@ -209,17 +209,17 @@ impl VidSet {
         self.0[(vid.0 >> 6) as usize] |= 1 << (vid.0 & 63);
     }
 
-    /// Takes a VLAN out.
+    /// Removes a VLAN.
     pub const fn remove(&mut self, vid: Vid) {
         self.0[(vid.0 >> 6) as usize] &= !(1 << (vid.0 & 63));
     }
 
-    /// Whether the set has no VLAN.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 64]
     }
 
-    /// The VLANs in ascending order.
+    /// Returns the VLANs in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Vid> + '_ {
         (0..4096).map(Vid).filter(|vid| self.contains(*vid))
     }

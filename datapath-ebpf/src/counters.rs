@@ -12,19 +12,19 @@ fn add(counter: &mut u64, n: u64) {
 }
 
 impl Live {
-    /// A frame went up to Open vSwitch.
+    /// Counts a frame that goes up to Open vSwitch.
     #[inline(always)]
     pub(crate) fn punted(&self, ingress: u16, reason: PuntReason) {
         self.count(|ports| add(&mut ports[usize::from(ingress) & LAST_PORT].punted[reason.index() & 31], 1));
     }
 
-    /// A frame was dropped.
+    /// Counts a frame that is dropped.
     #[inline(always)]
     pub(crate) fn dropped(&self, ingress: u16, reason: DropReason) {
         self.count(|ports| add(&mut ports[usize::from(ingress) & LAST_PORT].dropped[reason.index() & 7], 1));
     }
 
-    /// A frame of so many octets as received left through `egress` with so many.
+    /// Counts a frame that leaves through `egress`, with its octets as received and as sent.
     #[inline(always)]
     pub(crate) fn forwarded(&self, ingress: u16, received: usize, egress: u16, sent: usize) {
         self.count(|ports| {

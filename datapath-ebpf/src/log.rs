@@ -4,8 +4,8 @@ use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
 use trunkline_core::{Outcome, PuntReason, Verdict};
 
-/// Rare events for people who look for a fault. Without `--log-datapath` the verifier removes all of this: the
-/// level is a constant at load time.
+/// Logs rare events for people who look for a fault. Without `--log-datapath` the verifier removes all of
+/// this, because the level is a constant at load time.
 #[inline(always)]
 pub(crate) fn log<C: EbpfContext>(ctx: &C, outcome: &Outcome) {
     let (Some(ingress), Verdict::Punt(reason)) = (outcome.ingress, outcome.verdict) else { return };

@@ -1,8 +1,8 @@
 //! The XDP and tc programs of trunkline: thin adapters around the switching core.
 //!
-//! `trunkline_xdp` and `trunkline_tc` run on the ports; `trunkline_trace` and `trunkline_tc_trace` answer
-//! `trunkline trace` through `BPF_PROG_TEST_RUN` and have no effect on the tables; `trunkline_renew` extends leases, and is
-//! run in the same way. On the host this crate is an empty program.
+//! `trunkline_xdp` and `trunkline_tc` run on the ports. `trunkline_trace` and `trunkline_tc_trace` answer
+//! `trunkline trace` through `BPF_PROG_TEST_RUN` and have no effect on the tables. `trunkline_renew` extends
+//! leases, and is run in the same way. On the host this crate is an empty program.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 

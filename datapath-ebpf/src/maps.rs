@@ -18,7 +18,7 @@ use aya_ebpf::{
 use trunkline_core::table::{Full, Inserted, Memory, Shape, Table};
 use trunkline_core::{Clock, FdbEntry, FdbKey, FlowCache, Hook, PuntReason, Tables, Ticks, abi};
 
-/// Interface index (its low bits) to port.
+/// Ports by the low bits of their interface index.
 #[map]
 static SLOTS: Array<abi::Slot> = Array::with_max_entries(abi::IFINDEX_SLOTS, 0);
 
@@ -30,16 +30,16 @@ static PORTS: Array<abi::Port> = Array::with_max_entries(abi::MAX_PORTS, 0);
 #[map]
 static BRIDGES: Array<abi::Bridge> = Array::with_max_entries(abi::MAX_BRIDGES, 0);
 
-/// Stations (`trunkline_core::table`). Nothing is evicted: a flood of addresses cannot take another port's stations away.
-/// The agent sets the size when it loads the programs.
+/// Stations (`trunkline_core::table`). None is evicted, so a flood of addresses cannot displace the stations
+/// of another port. The agent sets the size when it loads the programs.
 #[map]
 static FDB: Array<abi::Bucket> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
 
-/// Their lock and number.
+/// The lock and the numbers of the stations.
 #[map]
 static FDB_HEADER: Array<abi::TableHeader> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// How many stations each port has; recounted by the agent.
+/// How many stations each port has. The agent recounts them.
 #[map]
 static LEARNED: Array<u32> = Array::with_max_entries(abi::MAX_PORTS, 0);
 
@@ -47,42 +47,46 @@ static LEARNED: Array<u32> = Array::with_max_entries(abi::MAX_PORTS, 0);
 #[map]
 static DEVICES: DevMap = DevMap::with_max_entries(abi::MAX_PORTS, 0);
 
-/// Stations that the agent is asked to show to Open vSwitch. What finds no room is asked again with a later frame.
+/// Requests to the agent to show stations to Open vSwitch. One that finds no room is made again with a later
+/// frame.
 #[map]
 static SHOW: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
-/// What is counted on each CPU, as many as the agent finds when it loads the programs. The kernel's arrays for each CPU have
-/// small values only, and so need a look-up for each port.
+/// Counters of each CPU. The agent sets their number when it loads the programs. The kernel's per-CPU arrays
+/// allow small values only, so they would take a look-up for each port.
 #[map]
 static COUNTERS: Array<abi::CpuCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// What became of frames of late: lines for each CPU, one CPU's after the other's. The agent sets the size when it loads the
-/// programs. The kernel's arrays for each CPU would not begin with a page.
+/// The flow cache: sets for each CPU, one CPU's after the other's. The agent sets the size when it loads the
+/// programs. The kernel's per-CPU arrays would not start at a page.
 #[map]
 static FLOWS: Array<abi::FlowSet> = Array::with_max_entries(1, 0);
 
 /// Generation of the tables: when they last changed, in nanoseconds of the monotonic clock.
 ///
-/// The agent finds it as the map `.bss`, whose only variable it is: programs read it without a look-up.
+/// A variable, which programs read without a look-up. The agent finds it as the map `.bss`, as it is the only
+/// one there.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// The same for `trunkline_trace`, which runs where a port's program may interrupt it.
+/// A set for the trace programs, which run where a program on a port may interrupt them.
 #[map]
 static TRACE_FLOWS: PerCpuArray<abi::FlowSet> = PerCpuArray::with_max_entries(1, 0);
 
-/// Question and answer of `trunkline_trace`.
+/// Question and answer of the trace programs.
 #[map]
 pub(crate) static TRACE: Array<abi::Trace> = Array::with_max_entries(1, 0);
 
-/// How to read the clock: a constant at load time, so that only one of the ways remains in the program.
+/// How to read the clock. It is constant at load time, so that the verifier leaves only one of the two ways
+/// in the program.
 #[unsafe(no_mangle)]
 static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
 
-/// How many lines for flows each CPU has; 0 on a kernel that may run one program amidst another on the same CPU.
+/// How many sets of flows each CPU has; 0 on a kernel that lets one program interrupt another on the same
+/// CPU.
 #[unsafe(no_mangle)]
 static TRUNKLINE_FLOWS: Global<u32> = Global::new(0);
 
-/// Where stations are in map `FDB`.
+/// Size and hash of map `FDB`.
 #[unsafe(no_mangle)]
 static TRUNKLINE_FDB: Global<Shape> = Global::new(Shape::new(65_536, [0; 2]));
 
@@ -102,7 +106,8 @@ impl Memory for Maps {
 
     #[inline(always)]
     fn load(&self, word: &AtomicU64) -> u64 {
-        // An atomic load of the core library is beyond the compiler on this target; this one is in one piece too.
+        // The compiler has no atomic load for this target. A volatile load of an aligned word is in one
+        // piece, too.
         // SAFETY: the word is one of a map's value, and aligned.
         unsafe { word.as_ptr().read_volatile() }
     }
@@ -116,7 +121,7 @@ impl Memory for Maps {
     #[inline(always)]
     fn swap(&self, word: &AtomicU64, value: u64) -> u64 {
         let mut before = value;
-        // BPF_XCHG (kernel 5.12), a full barrier. The core library has no name for it on this target.
+        // BPF_XCHG (kernel 5.12), a full barrier. The core library does not offer it on this target.
         // SAFETY: as above.
         unsafe {
             asm!("{before} = xchg_64({word} + 0, {before})", word = in(reg) word.as_ptr(), before = inout(reg) before)
@@ -130,21 +135,24 @@ fn stations() -> Table<Maps> {
     Table::new(Maps, TRUNKLINE_FDB.load())
 }
 
-/// A bridge, to be changed.
+/// Returns a bridge, to be changed.
 #[inline(always)]
 pub(crate) fn bridge_mut(number: u32) -> Option<*mut abi::Bridge> {
     BRIDGES.get_ptr_mut(number)
 }
 
-/// Has the frame sent by a port's device when the program has ended; false if there is none.
+/// Redirects the frame to a port's device, which sends it when the program has ended. Returns false if there
+/// is no device.
 #[inline(always)]
 pub(crate) fn redirect(port: u16) -> bool {
     let devices = (&raw const DEVICES).cast_mut().cast();
-    // SAFETY: the map of that name. (`DevMap::redirect` makes more of the answer than we need, for every frame.)
+    // SAFETY: a pointer to the map of that name. (`DevMap::redirect` evaluates more of the answer, for every
+    // frame.)
     unsafe { bpf_redirect_map(devices, u64::from(port), u64::from(XDP_PASS)) == i64::from(XDP_REDIRECT) }
 }
 
-/// A function of its own, as [`update`]: most frames need neither, and what they need is in one piece.
+/// A function of its own, like [`update`]: most frames need neither, and the code that they need stays
+/// together.
 #[inline(never)]
 fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
     let entry = FdbEntry::from_word(entry);
@@ -156,11 +164,13 @@ fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
     }
     match stations().insert(key, entry) {
         Ok(Inserted::New) => {
-            // SAFETY: as above. CPUs that learn at the same moment may count one for two, until the agent recounts.
+            // SAFETY: as above. Of CPUs that learn at the same time, one may overwrite the count of another,
+            // until the agent recounts.
             unsafe { learned.write_volatile(before + 1) };
             Ok(())
         }
-        // Another CPU was faster with the same station, or is busy with another one: the next frame will do.
+        // Another CPU has just inserted this station, or is inserting another one. The next frame tries
+        // again.
         Ok(Inserted::Known | Inserted::Later) => Ok(()),
         Err(Full) => Err(PuntReason::FdbFull),
     }
@@ -168,28 +178,28 @@ fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
 
 #[inline(never)]
 fn update(key: &FdbKey, entry: u64) {
-    // If the station was removed meanwhile, the next frame finds none, and learns.
+    // If the station was removed in the meantime, its next frame is learned from.
     stations().update(key, FdbEntry::from_word(entry));
 }
 
-/// A function of its own, likewise.
+/// A function of its own, like [`learn`].
 #[inline(never)]
 fn ask_to_show(key: &FdbKey, port: u16) {
     let FdbKey { bridge, vid, mac } = *key;
     let show = abi::Show { bridge, vid: vid.get(), port, mac: mac.octets(), reserved: [0; 2] };
-    // No room: as above.
+    // Without room the request is lost, and a later frame makes it again.
     let _ = SHOW.output::<abi::Show>(show, 0);
 }
 
-/// The tables as the ports' program of a hook uses them.
+/// The tables for the program on the ports of a hook.
 pub(crate) struct Live {
     hook: Hook,
-    /// On which the program runs to its end undisturbed.
+    /// The CPU, on which no other program runs until this one has ended.
     cpu: u32,
 }
 
 impl Live {
-    /// For a program of this hook.
+    /// Returns the tables for a program of this hook.
     #[inline(always)]
     pub(crate) fn new(hook: Hook) -> Self {
         // SAFETY: the helper has no preconditions.
@@ -200,21 +210,22 @@ impl Live {
     #[inline(always)]
     pub(crate) fn count(&self, change: impl FnOnce(&mut abi::CpuCounters)) {
         if let Some(counters) = COUNTERS.get_ptr_mut(self.cpu) {
-            // SAFETY: nobody else uses this CPU's meanwhile.
+            // SAFETY: nobody else uses the counters of this CPU in the meantime.
             change(unsafe { &mut *counters });
         }
     }
 
-    /// This CPU's line for a flow.
+    /// Returns this CPU's set for a flow.
     #[inline(always)]
-    fn line(&self, hash: u64) -> Option<*mut abi::FlowSet> {
-        let lines = TRUNKLINE_FLOWS.load();
-        if lines == 0 {
+    fn set(&self, hash: u64) -> Option<*mut abi::FlowSet> {
+        let sets = TRUNKLINE_FLOWS.load();
+        if sets == 0 {
             return None;
         }
-        // The hash as a fraction of all lines: no shift by a number that is not known, which takes more instructions.
-        let line = ((hash >> 32) * u64::from(lines)) >> 32;
-        FLOWS.get_ptr_mut(self.cpu * lines + line as u32)
+        // The hash as a fraction of all sets. A shift by a number that is not constant would take more
+        // instructions.
+        let set = ((hash >> 32) * u64::from(sets)) >> 32;
+        FLOWS.get_ptr_mut(self.cpu * sets + set as u32)
     }
 }
 
@@ -292,7 +303,7 @@ impl Clock for Live {
 impl FlowCache for Live {
     #[inline(always)]
     fn generation(&self) -> u64 {
-        // SAFETY: a variable, which others write in one piece.
+        // SAFETY: a variable that is always there, and that others write in one piece.
         unsafe { GENERATION.as_ptr().read_volatile() }
     }
 
@@ -304,15 +315,15 @@ impl FlowCache for Live {
 
     #[inline(always)]
     fn read_flows<R>(&self, hash: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
-        // SAFETY: the value belongs to this CPU, on which the program runs to its end undisturbed.
-        read(unsafe { &*self.line(hash)? })
+        // SAFETY: the set belongs to this CPU, on which no other program runs until this one has ended.
+        read(unsafe { &*self.set(hash)? })
     }
 
     #[inline(always)]
     fn write_flows(&self, hash: u64, change: impl FnOnce(&mut abi::FlowSet)) {
-        if let Some(line) = self.line(hash) {
+        if let Some(set) = self.set(hash) {
             // SAFETY: as above.
-            change(unsafe { &mut *line });
+            change(unsafe { &mut *set });
         }
     }
 
@@ -324,7 +335,7 @@ impl FlowCache for Live {
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// A tick without the kernel's is a millisecond or so.
+/// Without the kernel's ticks, a tick is about a millisecond.
 const TICK_BITS: u32 = 20;
 
 #[inline(always)]
@@ -339,7 +350,7 @@ fn coarse_ns() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// The same tables, on which nothing is learned.
+/// The same tables, in which nothing is changed.
 pub(crate) struct ReadOnly(pub(crate) Live);
 
 impl Tables for ReadOnly {
@@ -397,22 +408,22 @@ impl FlowCache for ReadOnly {
     fn generation(&self) -> u64 {
         self.0.generation()
     }
-    /// Nothing has changed.
+    /// Does nothing, because nothing has changed.
     #[inline(always)]
     fn invalidate_flows(&self) {}
     #[inline(always)]
     fn read_flows<R>(&self, _: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
-        // SAFETY: `trunkline_trace` does not interrupt itself.
+        // SAFETY: the trace programs do not interrupt each other.
         read(unsafe { &*TRACE_FLOWS.get_ptr(0)? })
     }
     #[inline(always)]
     fn write_flows(&self, _: u64, change: impl FnOnce(&mut abi::FlowSet)) {
-        if let Some(line) = TRACE_FLOWS.get_ptr_mut(0) {
+        if let Some(set) = TRACE_FLOWS.get_ptr_mut(0) {
             // SAFETY: as above.
-            change(unsafe { &mut *line });
+            change(unsafe { &mut *set });
         }
     }
-    /// Lets every frame that is traced take a place in the line.
+    /// Returns a number with which every frame that is traced replaces another one.
     #[inline(always)]
     fn random(&self) -> u32 {
         0

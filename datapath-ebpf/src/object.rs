@@ -2,13 +2,13 @@
 
 use trunkline_core::abi;
 
-/// A panic that could be reached would be an endless loop, which the verifier refuses to load.
+/// Loops for ever, so that the verifier refuses a program in which a panic can be reached.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The licence under which the kernel lends its helpers.
+/// The licence, without which the kernel does not allow all helpers.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -14,7 +14,7 @@ pub(crate) struct SkbFrame<'c> {
     ctx: &'c TcContext,
     /// Whether there is a tag beside the octets.
     tagged: bool,
-    /// That tag; not an `Option`, of which the compiler would keep parts that were never written.
+    /// That tag. Not an `Option`, for which the compiler would carry along parts that were never written.
     tag: Tag,
 }
 
@@ -49,7 +49,8 @@ impl Frame for SkbFrame<'_> {
         }
     }
 
-    /// As Open vSwitch compares (`ovs_vport_send`, kernel net/openvswitch/vport.c): whatever the segments' size.
+    /// Compares as Open vSwitch does (`ovs_vport_send`, kernel net/openvswitch/vport.c): a super-frame fits,
+    /// whatever the size of its segments.
     #[inline(always)]
     fn fits(&self, longest: usize) -> bool {
         self.raw().gso_size != 0 || self.len() <= longest
@@ -60,7 +61,7 @@ impl<'c> SkbFrame<'c> {
     pub(crate) fn new(ctx: &'c TcContext) -> Self {
         let (linear, len) = (ctx.data_end() - ctx.data(), ctx.len());
         if linear < SHORTEST && (linear as u32) < len {
-            // Without memory for it the header is out of sight, and Open vSwitch has the frame.
+            // If memory is short this fails, the header cannot be read, and the frame goes to Open vSwitch.
             let _ = ctx.pull_data(len.min(SHORTEST as u32));
         }
         let mut frame = Self { ctx, tagged: false, tag: Tag::from_wire(Tpid::Dot1Q, 0) };
@@ -68,13 +69,14 @@ impl<'c> SkbFrame<'c> {
         frame
     }
 
-    /// The device that the frame arrived on or, sent by the host, leaves by.
+    /// Returns the interface index of the device that the frame arrived on or, if the host sends it, leaves
+    /// through.
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         self.raw().ifindex
     }
 
-    /// The tag that the kernel keeps beside the octets.
+    /// Returns the tag that the kernel keeps beside the octets.
     #[inline(always)]
     pub(crate) fn beside(&self) -> Option<Tag> {
         if self.tagged { Some(self.tag) } else { None }
@@ -84,7 +86,7 @@ impl<'c> SkbFrame<'c> {
     fn look_beside(&mut self) {
         let raw = self.raw();
         let (tagged, tci) = (raw.vlan_present != 0, raw.vlan_tci as u16);
-        // The kernel knows no other types (`eth_type_vlan`).
+        // The kernel keeps no other types beside a frame (`eth_type_vlan`).
         let service = raw.vlan_proto as u16 == Tpid::Dot1Ad.ethertype().to_be();
         self.tagged = tagged;
         self.tag = Tag::from_wire(if service { Tpid::Dot1Ad } else { Tpid::Dot1Q }, tci);
@@ -96,7 +98,8 @@ impl<'c> SkbFrame<'c> {
         unsafe { &*self.ctx.skb.skb }
     }
 
-    /// Edits the tag. An error leaves the frame as it was, but for [`TagOp::Replace`], which may have removed it.
+    /// Edits the tag. On an error the frame is unchanged, except that [`TagOp::Replace`] may have removed the
+    /// tag.
     #[inline(always)]
     pub(crate) fn apply(&mut self, op: TagOp) -> Result<(), ()> {
         match op {
@@ -110,8 +113,8 @@ impl<'c> SkbFrame<'c> {
         }
     }
 
-    /// Has the frame sent by a device or, `received`, arrive there. One that has gone loses it, as it would from Open
-    /// vSwitch.
+    /// Sends the frame through a device or, if `received`, has it arrive there. If the device is gone the
+    /// frame is lost, as it would be from Open vSwitch.
     #[inline(always)]
     pub(crate) fn send(&self, ifindex: u32, received: bool) -> i32 {
         let flags = if received { u64::from(BPF_F_INGRESS) } else { 0 };

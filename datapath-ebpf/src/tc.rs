@@ -11,10 +11,11 @@ use trunkline_core::{
 
 use crate::{log::log, maps::Live, skb_frame::SkbFrame};
 
-/// Whatever is next on the frame's way: other programs, qdiscs, Open vSwitch.
+/// Passes the frame to what is next: other programs, qdiscs, Open vSwitch.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 
-/// On every port with the tc hook: where frames arrive and, on an internal port, where the host sends them.
+/// The program on every port with the tc hook: at ingress and, on an internal port, at egress, where the host
+/// sends.
 #[classifier]
 pub(crate) fn trunkline_tc(ctx: TcContext) -> i32 {
     let tables = Live::new(Hook::Tc);
@@ -25,7 +26,7 @@ pub(crate) fn trunkline_tc(ctx: TcContext) -> i32 {
     }
 }
 
-/// As for XDP.
+/// A function of its own for the same reason as under XDP.
 #[inline(never)]
 fn slow_path(skb: *mut __sk_buff) -> i32 {
     let tables = Live::new(Hook::Tc);
@@ -44,7 +45,7 @@ fn slow_path(skb: *mut __sk_buff) -> i32 {
     }
 }
 
-/// As for XDP.
+/// A function of its own for the same reason as under XDP.
 #[inline(never)]
 fn finish(skb: *mut __sk_buff, action: &abi::CachedAction) -> i32 {
     let ctx = TcContext::new(skb);

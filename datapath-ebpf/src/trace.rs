@@ -1,5 +1,5 @@
-//! The programs of `trunkline trace`: the same rules on the same tables, of which they change nothing. The outcome goes
-//! into map `TRACE`.
+//! The programs of `trunkline trace`. They follow the same rules on the same tables as the programs on the
+//! ports, change nothing there, and write the outcome to map `TRACE`.
 
 use aya_ebpf::{
     bindings::{
@@ -36,11 +36,11 @@ fn answer(
     beside: Option<Tag>,
 ) {
     let answer = abi::Trace::reply(ifindex, decision, outcome.vid, beside, tables.now_s());
-    // The agent sees by the missing answer that it could not be stored.
+    // If this fails, the agent finds no answer and says so.
     let _ = TRACE.set(0, answer, 0);
 }
 
-/// What the XDP program would do.
+/// Traces what the XDP program would do.
 #[xdp]
 pub(crate) fn trunkline_trace(ctx: XdpContext) -> u32 {
     let tables = ReadOnly(Live::new(Hook::Xdp));
@@ -52,7 +52,7 @@ pub(crate) fn trunkline_trace(ctx: XdpContext) -> u32 {
     }
 }
 
-/// A function of its own, like that of frames that arrive.
+/// A function of its own for the same reason as on the ports.
 #[inline(never)]
 fn trace_slow_path(ctx: *mut xdp_md) -> u32 {
     let tables = ReadOnly(Live::new(Hook::Xdp));
@@ -89,7 +89,7 @@ fn answer_xdp(frame: &mut XdpFrame<'_>, tables: &ReadOnly, ifindex: u32, outcome
     action
 }
 
-/// What the tc program would do.
+/// Traces what the tc program would do.
 #[classifier]
 pub(crate) fn trunkline_tc_trace(ctx: TcContext) -> i32 {
     let tables = ReadOnly(Live::new(Hook::Tc));
@@ -106,7 +106,7 @@ pub(crate) fn trunkline_tc_trace(ctx: TcContext) -> i32 {
     }
 }
 
-/// A function of its own, like that of frames that arrive.
+/// A function of its own for the same reason as on the ports.
 #[inline(never)]
 fn tc_trace_slow_path(skb: *mut __sk_buff) -> i32 {
     let tables = ReadOnly(Live::new(Hook::Tc));

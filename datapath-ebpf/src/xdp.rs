@@ -18,7 +18,7 @@ use crate::{
     xdp_frame::XdpFrame,
 };
 
-/// On every accelerated port.
+/// The program on every port with the XDP hook.
 #[xdp]
 pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
     let tables = Live::new(Hook::Xdp);
@@ -29,7 +29,7 @@ pub(crate) fn trunkline_xdp(ctx: XdpContext) -> u32 {
     }
 }
 
-/// A function of its own: it needs many registers, which the short way would have to save.
+/// A function of its own, because it needs many registers, which the short path would have to save.
 #[inline(never)]
 fn slow_path(ctx: *mut xdp_md) -> u32 {
     let tables = Live::new(Hook::Xdp);
@@ -48,7 +48,7 @@ fn slow_path(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// A function of its own, which gets the way in memory: all of it is written there.
+/// A function of its own, which gets the action in memory, where all of it is written.
 #[inline(never)]
 fn finish(ctx: *mut xdp_md, action: &abi::CachedAction) -> u32 {
     let ctx = XdpContext::new(ctx);
@@ -64,7 +64,7 @@ fn carry_out(frame: &mut XdpFrame<'_>, tables: &Live, outcome: &Outcome) -> u32 
         Verdict::Punt(reason) => punt(ingress, reason),
         Verdict::Drop(reason) => drop(tables, ingress, reason),
         Verdict::Forward { port, tag } => {
-            // The target first, the edit last: once edited, a frame cannot go to Open vSwitch any more.
+            // The target first, the edit last: an edited frame cannot go to Open vSwitch any more.
             if !redirect(port) {
                 return punt(ingress, PuntReason::UnreachableDestination);
             }
@@ -78,9 +78,9 @@ fn carry_out(frame: &mut XdpFrame<'_>, tables: &Live, outcome: &Outcome) -> u32 
     }
 }
 
-/// Passes a frame on. What becomes of it where the tc program follows is that one's to count.
+/// Passes a frame on, and counts it unless the tc program follows, which counts what it does with it.
 ///
-/// Not part of the way of frames that are forwarded.
+/// A function of its own, to keep it out of the path of frames that are forwarded.
 #[inline(never)]
 fn punt(ingress: u16, reason: PuntReason) -> u32 {
     let tables = Live::new(Hook::Xdp);

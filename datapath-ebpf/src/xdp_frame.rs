@@ -41,7 +41,7 @@ impl Frame for XdpFrame<'_> {
     }
 }
 
-/// Reads word by word: put together from octets, the compiler would take them apart again.
+/// Reads the start word by word. From octets, the compiler would assemble words that it takes apart again.
 #[inline(always)]
 pub(crate) fn load(octets: &[u8; SHORTEST]) -> Start {
     let start = octets.as_ptr();
@@ -87,13 +87,13 @@ impl<'c> XdpFrame<'c> {
         Self { ctx }
     }
 
-    /// The device that the frame arrived on.
+    /// Returns the interface index of the device that the frame arrived on.
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
     }
 
-    /// Edits the tag. An error leaves the frame as it was.
+    /// Edits the tag. On an error the frame is unchanged.
     #[inline(always)]
     pub(crate) fn apply(&mut self, op: TagOp) -> Result<(), ()> {
         match op {
@@ -130,7 +130,8 @@ impl<'c> XdpFrame<'c> {
         Ok(unsafe { &mut *(start as *mut [u8; N]) })
     }
 
-    /// Moves the start of the frame; what was known of its bounds is void afterwards.
+    /// Moves the start of the frame. Afterwards nothing is known of its bounds, and every window has to be
+    /// taken again.
     #[inline(always)]
     fn adjust_head(&mut self, delta: i32) -> Result<(), ()> {
         // SAFETY: the context is the running program's own.

@@ -485,7 +485,7 @@ fn frames_after_the_first_are_forwarded_by_what_was_remembered_of_it() {
     let mut too_long = untagged(B, A);
     too_long.resize(1515, 0);
     assert_eq!(tables.run(1, &too_long), Verdict::Punt(PuntReason::OverMtu));
-    // Another form, another second, another generation.
+    // Another flow, another second, another generation.
     assert_eq!(tables.run(2, &untagged(A, B)), Verdict::Drop(DropReason::Protected));
     tables.now_s.set(NOW_S + 1);
     assert_eq!(tables.run(1, &untagged(B, A)), Verdict::Drop(DropReason::Protected));
@@ -546,7 +546,7 @@ prop_compose! {
     }
 }
 
-/// A small address from a small set, so that frames meet stations; now and then a group address.
+/// An address from a small set, so that frames meet stations; sometimes any address.
 fn any_mac() -> impl Strategy<Value = Mac> {
     prop_oneof![8 => (0..6_u8).prop_map(|n| Mac::new([2, 0, 0, 0, 0, n])), 1 => any::<[u8; 6]>().prop_map(Mac::new)]
 }
@@ -588,7 +588,7 @@ fn any_hook() -> impl Strategy<Value = Hook> {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    // Few forms of frames, so that they come again.
+    // Few flows, so that their frames come again.
     let vlan = prop_oneof![
         Just(vec![0xab, 0xcd]),
         (0..12_u16).prop_map(|vid| {
@@ -660,8 +660,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     /// Whatever the tables and the frame: never out of a non-member port, never back out of the ingress port,
-    /// never to another bridge, never protected to protected, never over the MTU, never a group destination, and
-    /// never a frame by which the FDB changed.
+    /// never to another bridge, never protected to protected, never over the MTU, never a group destination,
+    /// and never a frame by which the FDB changed.
     #[test]
     fn forwarding_keeps_the_invariants(
         ports in proptest::collection::vec(any_port(), 2..5),

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 const SECRETS: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
-/// Memory of the host. Threads are made to wait now and then, so that they meet in the midst of what they do.
+/// Memory on the host. With `jitter`, threads yield at random, so that they interrupt each other at any step.
 struct Host {
     buckets: Vec<Bucket>,
     header: TableHeader,
@@ -96,7 +96,7 @@ fn entry_is_replaced_only_if_it_is_the_expected_one() {
     assert_eq!(all(&table), [(known, on(2))].into());
 }
 
-/// A program moves a station once, at any moment of the agent's trying to put it back.
+/// A program moves a station once, at any moment while the agent tries to put it back.
 #[test]
 fn replacing_never_undoes_what_a_program_wrote() {
     for _ in 0..2_000 {
@@ -129,7 +129,7 @@ fn stations_that_differ_in_anything_are_different() {
         assert!(!table.update(&key, entry));
         assert_eq!(table.insert(&key, on(1)), Ok(Inserted::New));
         assert_eq!(table.insert(&key, entry), Ok(Inserted::Known));
-        assert_eq!(table.get(&key), Some(on(1)), "as it was");
+        assert_eq!(table.get(&key), Some(on(1)), "unchanged");
         assert!(table.update(&key, entry));
         expected.insert(key, entry);
     }
@@ -142,7 +142,7 @@ fn stations_that_differ_in_anything_are_different() {
 #[test]
 fn a_place_serves_the_next_station_only_after_it_was_freed() {
     let table = table(64);
-    // One bucket's worth of stations that all belong there.
+    // More stations than fit into the two buckets to which all of them belong.
     let home = |n: u64| table.shape.buckets_of(table.seek(&key(0, 10, n)).key);
     let [first, second] = home(0);
     let places = if first == second { BUCKET_PLACES } else { 2 * BUCKET_PLACES } as usize;
@@ -157,7 +157,7 @@ fn a_place_serves_the_next_station_only_after_it_was_freed() {
     table.remove(place);
     assert_eq!(table.get(&crowd[3]), None);
     assert_eq!(table.insert(new, on(2)), Err(Full), "tombstones");
-    // A program that found the station before.
+    // What a program writes that found the station before it was removed.
     table.memory.store(&table.place(place).unwrap().entry, on(9).to_word() | PRESENT);
     table.clear(place);
     assert_eq!(table.insert(new, on(2)), Err(Full), "a cleared tombstone");
@@ -172,14 +172,14 @@ fn a_key_without_an_entry_is_no_station_yet() {
     let table = table(64);
     table.insert(&key(0, 10, 7), on(1)).unwrap();
     let place = table.place(table.place_of(&key(0, 10, 7)).unwrap()).unwrap();
-    // As a processor may see it that reads words in another order than they were written.
+    // What a processor may see that reads words in another order than they were written.
     place.entry.store(0, Ordering::Relaxed);
     assert_eq!(table.get(&key(0, 10, 7)), None);
     assert_eq!(table.stations().count(), 0);
 }
 
 #[test]
-fn whoever_does_not_get_the_lock_does_not_wait() {
+fn insertion_without_the_lock_does_not_wait() {
     let table = table(64);
     table.memory.header.lock.store(1, Ordering::Relaxed);
     assert_eq!(table.insert(&key(0, 10, 7), on(1)), Ok(Inserted::Later));
@@ -189,7 +189,7 @@ fn whoever_does_not_get_the_lock_does_not_wait() {
     assert_eq!(table.memory.header.lock.load(Ordering::Relaxed), 0);
 }
 
-/// With addresses in sequence, as of virtual machines, and without order; and with other secrets.
+/// With addresses in sequence, as virtual machines have them, and in no order; with several secrets.
 #[test]
 fn a_table_takes_as_many_stations_as_it_is_made_for_and_no_more() {
     for limit in [16, 100, 1000, 65_536, 1 << 18] {
@@ -247,7 +247,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// The same stations as an ordinary map with the same limit.
+    /// The table has the same stations as an ordinary map with the same limit.
     #[test]
     fn it_is_a_map(events in proptest::collection::vec(any_event(), 1..400)) {
         const LIMIT: u32 = 48;
@@ -288,7 +288,7 @@ proptest! {
     }
 }
 
-/// What a grace period is made of: programs that run, each on its own thread.
+/// The programs that a grace period waits for, each on its own thread.
 #[derive(Default)]
 struct Programs([AtomicU64; RUNNING]);
 
@@ -296,7 +296,7 @@ const RUNNING: usize = 4;
 
 impl Programs {
     fn run<T>(&self, cpu: usize, program: impl FnOnce() -> T) -> T {
-        /// Ends with the program, also if that panics.
+        /// Counts the end of the program, even if it panics.
         struct Run<'p>(&'p AtomicU64);
         impl Drop for Run<'_> {
             fn drop(&mut self) {
@@ -308,7 +308,7 @@ impl Programs {
         program()
     }
 
-    /// Until every program that runs now has ended.
+    /// Waits until every program that runs now has ended.
     fn grace(&self) {
         let then = self.0.each_ref().map(|runs| runs.load(Ordering::SeqCst));
         for (runs, then) in self.0.iter().zip(then) {
@@ -319,7 +319,7 @@ impl Programs {
     }
 }
 
-/// Sets a flag at the end, also after a panic.
+/// Sets a flag when it is dropped, even after a panic.
 struct AtEnd<'f>(&'f AtomicBool);
 
 impl Drop for AtEnd<'_> {
@@ -328,10 +328,11 @@ impl Drop for AtEnd<'_> {
     }
 }
 
-/// Programs that learn and refresh, and the agent that removes: an entry's port tells whose it is.
+/// Programs learn and refresh while the agent removes. The port of an entry tells which station it belongs
+/// to.
 #[test]
-fn nobody_reads_or_writes_anothers_entry_and_no_station_is_there_twice() {
-    // Smaller than any real table, so that all meet in few places.
+fn no_entry_is_mixed_up_with_another_and_no_station_is_there_twice() {
+    // Smaller than any real table, so that the stations compete for few places.
     const LIMIT: u32 = 13;
     const STATIONS: u64 = 20;
     const ROUNDS: u32 = 30_000;
@@ -370,7 +371,7 @@ fn nobody_reads_or_writes_anothers_entry_and_no_station_is_there_twice() {
             let mut there = BTreeMap::new();
             for (place, key, entry) in table.stations() {
                 assert_eq!(entry.port, whose(&key), "{key:?}");
-                // Only this thread removes: what was seen is still there.
+                // Only this thread removes, so what was seen is still there.
                 assert_eq!(there.insert(key, place), None, "{key:?} is in two places");
             }
             random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
