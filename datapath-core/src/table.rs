@@ -37,12 +37,16 @@
 //! - If the agent is killed while it holds the lock, the lock disappears with the maps. If the agent is
 //!   merely stopped, nothing is learned until it continues. That costs speed only, and all leases end soon.
 
+mod agent;
+mod shape;
+
 use core::sync::atomic::AtomicU64;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::abi::{BUCKET_PLACES, Bucket, Place, TableHeader};
-use crate::{FdbEntry, FdbKey, Mac, Vid};
+use crate::{FdbEntry, FdbKey};
+
+pub use agent::{Exchange, PlaceNo};
+pub use shape::Shape;
 
 /// Key of a place for a new station.
 const FREE: u64 = 0;
@@ -67,60 +71,6 @@ pub trait Memory {
     fn store(&self, word: &AtomicU64, value: u64);
     /// Writes a word and returns what it was, in one step and with a full memory barrier.
     fn swap(&self, word: &AtomicU64, value: u64) -> u64;
-}
-
-/// Memory with a compare-and-exchange; only the agent has it.
-pub trait Exchange: Memory {
-    /// Writes a word if it has the expected value, in one step. Returns whether it had.
-    fn exchange(&self, word: &AtomicU64, expected: u64, value: u64) -> bool;
-}
-
-/// The size of a table and the hash that places its stations. The agent sets it when it loads the programs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub struct Shape {
-    /// Secrets of the hash, so that nobody can choose addresses that share a bucket. The second is odd.
-    secrets: [u64; 2],
-    /// Number of buckets less one: a mask of a bucket's number.
-    mask: u32,
-    /// Most stations.
-    limit: u32,
-}
-
-impl Shape {
-    /// Places for each station of the limit. With this many, the limit is reached before both buckets of a
-    /// station are full.
-    const ROOM: u32 = 4;
-    /// Buckets of the largest table (1 GiB).
-    const MOST: u32 = 1 << 24;
-    /// Fewest stations to make room for (64 KiB). In a smaller table, chance may fill both buckets of a
-    /// station long before the limit.
-    const LEAST: u32 = 1024;
-
-    /// Returns the shape for a number of stations, with two numbers that nobody can guess.
-    pub const fn new(limit: u32, secrets: [u64; 2]) -> Self {
-        let [a, b] = secrets;
-        let most = Self::MOST * BUCKET_PLACES / Self::ROOM;
-        let limit = if limit < most { limit } else { most };
-        let places = if limit < Self::LEAST { Self::LEAST } else { limit.next_power_of_two() } as u64
-            * Self::ROOM as u64;
-        Self { secrets: [a, b | 1], mask: (places / BUCKET_PLACES as u64) as u32 - 1, limit }
-    }
-
-    /// Returns the number of buckets.
-    pub const fn buckets(self) -> u32 {
-        self.mask + 1
-    }
-
-    /// Returns the two buckets in which a key may be, the preferred one first.
-    #[inline(always)]
-    const fn buckets_of(self, key: u64) -> [u32; 2] {
-        // As in MurmurHash3's finalizer, with a secret for one of the factors.
-        let mut hash = (key ^ self.secrets[0]).wrapping_mul(self.secrets[1]);
-        hash = (hash ^ hash >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        // Its high bits depend on all bits of the key.
-        [(hash >> 40) as u32 & self.mask, (hash >> 16) as u32 & self.mask]
-    }
 }
 
 /// There is no room: the table is at its limit, or both buckets of the station are full.
@@ -318,100 +268,6 @@ impl<M: Memory> Table<M> {
         self.memory.store(&place.key, sought.key);
         self.memory.store(&header.inserted, inserted.wrapping_add(1));
         Ok(Inserted::New)
-    }
-}
-
-impl<M: Exchange> Table<M> {
-    /// Overwrites the entry of a station if it is still the expected one: an entry that a program has written
-    /// in the meantime is newer. Returns whether it was the expected one.
-    pub fn replace(&self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) -> bool {
-        let sought = self.seek(key);
-        let Some((place, word)) = self.find(&sought) else { return false };
-        FdbEntry::from_word(word) == expected
-            && self.memory.exchange(&place.entry, word, entry.to_word() | sought.mark)
-    }
-}
-
-/// The number of a place in its table.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct PlaceNo(u32);
-
-/// What only the agent does, and only one of its threads at a time.
-impl<M: Memory> Table<M> {
-    fn place(&self, PlaceNo(number): PlaceNo) -> Option<&Place> {
-        let bucket = self.memory.bucket(number / BUCKET_PLACES)?;
-        bucket.places.get((number % BUCKET_PLACES) as usize)
-    }
-
-    /// Returns all stations and their places.
-    pub fn stations(&self) -> impl Iterator<Item = (PlaceNo, FdbKey, FdbEntry)> + '_ {
-        let buckets =
-            (0..self.shape.buckets()).filter_map(|number| Some((number, self.memory.bucket(number)?)));
-        // Most buckets are free, so they are skipped with as little work as possible.
-        let occupied = buckets.filter(|(_, bucket)| {
-            bucket.places.iter().fold(FREE, |keys, place| keys | self.memory.load(&place.key)) != FREE
-        });
-        let places =
-            occupied.flat_map(|(number, bucket)| (number * BUCKET_PLACES..).map(PlaceNo).zip(&bucket.places));
-        places.filter_map(|(number, place)| {
-            let (key, entry) = (self.memory.load(&place.key), self.memory.load(&place.entry));
-            let bridge = (entry & BRIDGE) >> 17 << 4 | key >> 12 & 0xf;
-            let vid = Vid::from_tci(key as u16);
-            let mac = Mac::from_u64((key & !GROUP) >> 16);
-            let there = key & GROUP != 0 && entry & PRESENT != 0;
-            there.then_some((number, FdbKey { bridge: bridge as u16, vid, mac }, FdbEntry::from_word(entry)))
-        })
-    }
-
-    /// Returns how many stations were ever inserted.
-    pub fn inserted(&self) -> u64 {
-        self.memory.header().map_or(0, |header| self.memory.load(&header.inserted))
-    }
-
-    /// Returns how many stations there are.
-    pub fn len(&self) -> u64 {
-        self.memory.header().map_or(0, |header| {
-            self.memory.load(&header.inserted).wrapping_sub(self.memory.load(&header.removed))
-        })
-    }
-
-    /// Returns whether there is no station.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Returns the place of a station.
-    pub fn place_of(&self, key: &FdbKey) -> Option<PlaceNo> {
-        let sought = self.seek(key);
-        let places = sought
-            .buckets
-            .into_iter()
-            .flat_map(|bucket| (bucket * BUCKET_PLACES..(bucket + 1) * BUCKET_PLACES).map(PlaceNo));
-        places
-            .into_iter()
-            .find(|number| self.place(*number).is_some_and(|place| self.entry(&sought, place).is_some()))
-    }
-
-    /// Removes the station of a place and leaves a tombstone. Call [`Table::clear`] a grace period later, and
-    /// [`Table::free`] another one later; only then can another station be inserted there.
-    pub fn remove(&self, number: PlaceNo) {
-        let (Some(place), Some(header)) = (self.place(number), self.memory.header()) else { return };
-        self.memory.store(&place.key, TOMBSTONE);
-        self.memory.store(&header.removed, self.memory.load(&header.removed).wrapping_add(1));
-    }
-
-    /// Clears the entry of a tombstone: the second step of removing.
-    pub fn clear(&self, number: PlaceNo) {
-        if let Some(place) = self.place(number) {
-            self.memory.store(&place.entry, 0);
-        }
-    }
-
-    /// Makes a cleared tombstone a free place: the third step of removing.
-    pub fn free(&self, number: PlaceNo) {
-        if let Some(place) = self.place(number) {
-            self.memory.store(&place.key, FREE);
-        }
     }
 }
 

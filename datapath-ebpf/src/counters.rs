@@ -2,7 +2,7 @@
 
 use trunkline_core::{DropReason, PuntReason, abi};
 
-use crate::maps::Live;
+use crate::tables::Live;
 
 const LAST_PORT: usize = abi::MAX_PORTS as usize - 1;
 

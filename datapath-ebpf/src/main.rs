@@ -19,6 +19,8 @@ mod renewal;
 #[cfg(target_arch = "bpf")]
 mod skb_frame;
 #[cfg(target_arch = "bpf")]
+mod tables;
+#[cfg(target_arch = "bpf")]
 mod tc;
 #[cfg(target_arch = "bpf")]
 mod trace;

@@ -1,4 +1,4 @@
-//! The BPF maps, and the switch's tables on top of them.
+//! The BPF maps and variables, and what of them needs `unsafe`. `tables.rs` is the safe side.
 
 use core::{arch::asm, sync::atomic::AtomicU64};
 
@@ -16,19 +16,19 @@ use aya_ebpf::{
     maps::{Array, DevMap, PerCpuArray, RingBuf},
 };
 use trunkline_core::table::{Full, Inserted, Memory, Shape, Table};
-use trunkline_core::{Clock, FdbEntry, FdbKey, FlowCache, Hook, PuntReason, Tables, Ticks, abi};
+use trunkline_core::{FdbEntry, FdbKey, PuntReason, Ticks, abi};
 
 /// Ports by the low bits of their interface index.
 #[map]
-static SLOTS: Array<abi::Slot> = Array::with_max_entries(abi::IFINDEX_SLOTS, 0);
+pub(crate) static SLOTS: Array<abi::Slot> = Array::with_max_entries(abi::IFINDEX_SLOTS, 0);
 
 /// Ports by `PortNo`.
 #[map]
-static PORTS: Array<abi::Port> = Array::with_max_entries(abi::MAX_PORTS, 0);
+pub(crate) static PORTS: Array<abi::Port> = Array::with_max_entries(abi::MAX_PORTS, 0);
 
 /// Bridges by `BridgeNo`.
 #[map]
-static BRIDGES: Array<abi::Bridge> = Array::with_max_entries(abi::MAX_BRIDGES, 0);
+pub(crate) static BRIDGES: Array<abi::Bridge> = Array::with_max_entries(abi::MAX_BRIDGES, 0);
 
 /// Stations (`trunkline_core::table`). None is evicted, so a flood of addresses cannot displace the stations
 /// of another port. The agent sets the size when it loads the programs.
@@ -79,7 +79,7 @@ pub(crate) static TRACE: Array<abi::Trace> = Array::with_max_entries(1, 0);
 /// How to read the clock. It is constant at load time, so that the verifier leaves only one of the two ways
 /// in the program.
 #[unsafe(no_mangle)]
-static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
+pub(crate) static TRUNKLINE_TICKS: Global<Ticks> = Global::new(Ticks::UNUSED);
 
 /// How many sets of flows each CPU has; 0 on a kernel that lets one program interrupt another on the same
 /// CPU.
@@ -91,7 +91,7 @@ static TRUNKLINE_FLOWS: Global<u32> = Global::new(0);
 static TRUNKLINE_FDB: Global<Shape> = Global::new(Shape::new(65_536, [0; 2]));
 
 /// The memory of the stations.
-struct Maps;
+pub(crate) struct Maps;
 
 impl Memory for Maps {
     #[inline(always)]
@@ -131,7 +131,7 @@ impl Memory for Maps {
 }
 
 #[inline(always)]
-fn stations() -> Table<Maps> {
+pub(crate) fn stations() -> Table<Maps> {
     Table::new(Maps, TRUNKLINE_FDB.load())
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn redirect(port: u16) -> bool {
 /// A function of its own, like [`update`]: most frames need neither, and the code that they need stays
 /// together.
 #[inline(never)]
-fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
+pub(crate) fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
     let entry = FdbEntry::from_word(entry);
     let learned = LEARNED.get_ptr_mut(u32::from(entry.port)).ok_or(PuntReason::LearningLimit)?;
     // SAFETY: an array's value is always there, and aligned.
@@ -177,47 +177,60 @@ fn learn(key: &FdbKey, entry: u64, limit: u32) -> Result<(), PuntReason> {
 }
 
 #[inline(never)]
-fn update(key: &FdbKey, entry: u64) {
+pub(crate) fn update(key: &FdbKey, entry: u64) {
     // If the station was removed in the meantime, its next frame is learned from.
     stations().update(key, FdbEntry::from_word(entry));
 }
 
 /// A function of its own, like [`learn`].
 #[inline(never)]
-fn ask_to_show(key: &FdbKey, port: u16) {
+pub(crate) fn ask_to_show(key: &FdbKey, port: u16) {
     let FdbKey { bridge, vid, mac } = *key;
     let show = abi::Show { bridge, vid: vid.get(), port, mac: mac.octets(), reserved: [0; 2] };
     // Without room the request is lost, and a later frame makes it again.
     let _ = SHOW.output::<abi::Show>(show, 0);
 }
 
-/// The tables for the program on the ports of a hook.
-pub(crate) struct Live {
-    hook: Hook,
-    /// The CPU, on which no other program runs until this one has ended.
-    cpu: u32,
-}
+/// The CPU that the program runs on, with what belongs to it alone: no other program on a port runs there
+/// until this one has ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Cpu(u32);
 
-impl Live {
-    /// Returns the tables for a program of this hook.
+impl Cpu {
     #[inline(always)]
-    pub(crate) fn new(hook: Hook) -> Self {
+    pub(crate) fn current() -> Self {
         // SAFETY: the helper has no preconditions.
-        Self { hook, cpu: unsafe { bpf_get_smp_processor_id() } }
+        Self(unsafe { bpf_get_smp_processor_id() })
     }
 
     /// Runs `change` on this CPU's counters.
     #[inline(always)]
-    pub(crate) fn count(&self, change: impl FnOnce(&mut abi::CpuCounters)) {
-        if let Some(counters) = COUNTERS.get_ptr_mut(self.cpu) {
+    pub(crate) fn count(self, change: impl FnOnce(&mut abi::CpuCounters)) {
+        if let Some(counters) = COUNTERS.get_ptr_mut(self.0) {
             // SAFETY: nobody else uses the counters of this CPU in the meantime.
             change(unsafe { &mut *counters });
         }
     }
 
+    /// Reads this CPU's set for a flow in place.
+    #[inline(always)]
+    pub(crate) fn read_flows<R>(self, hash: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
+        // SAFETY: nobody else uses the sets of this CPU in the meantime.
+        read(unsafe { &*self.set(hash)? })
+    }
+
+    /// Changes this CPU's set for a flow in place.
+    #[inline(always)]
+    pub(crate) fn write_flows(self, hash: u64, change: impl FnOnce(&mut abi::FlowSet)) {
+        if let Some(set) = self.set(hash) {
+            // SAFETY: as above.
+            change(unsafe { &mut *set });
+        }
+    }
+
     /// Returns this CPU's set for a flow.
     #[inline(always)]
-    fn set(&self, hash: u64) -> Option<*mut abi::FlowSet> {
+    fn set(self, hash: u64) -> Option<*mut abi::FlowSet> {
         let sets = TRUNKLINE_FLOWS.load();
         if sets == 0 {
             return None;
@@ -225,207 +238,53 @@ impl Live {
         // The hash as a fraction of all sets. A shift by a number that is not constant would take more
         // instructions.
         let set = ((hash >> 32) * u64::from(sets)) >> 32;
-        FLOWS.get_ptr_mut(self.cpu * sets + set as u32)
+        FLOWS.get_ptr_mut(self.0 * sets + set as u32)
     }
 }
 
-impl Tables for Live {
-    #[inline(always)]
-    fn hook(&self) -> Hook {
-        self.hook
-    }
-
-    #[inline(always)]
-    fn port_no(&self, ifindex: u32) -> Option<u16> {
-        let slot = SLOTS.get(ifindex & (abi::IFINDEX_SLOTS - 1))?;
-        (slot.ifindex == ifindex).then_some(slot.port_no as u16)
-    }
-
-    #[inline(always)]
-    fn port(&self, port_no: u16) -> Option<&abi::Port> {
-        PORTS.get(u32::from(port_no))
-    }
-
-    #[inline(always)]
-    fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge> {
-        BRIDGES.get(u32::from(bridge_no))
-    }
-
-    #[inline(always)]
-    fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
-        stations().get(key)
-    }
-
-    #[inline(always)]
-    fn fdb_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
-        stations().get_pair(keys)
-    }
-
-    #[inline(always)]
-    fn learn(&self, key: &FdbKey, entry: FdbEntry, limit: u32) -> Result<(), PuntReason> {
-        learn(key, entry.to_word(), limit)
-    }
-
-    #[inline(always)]
-    fn update(&self, key: &FdbKey, entry: FdbEntry) {
-        update(key, entry.to_word());
-    }
-
-    #[inline(always)]
-    fn ask_to_show(&self, key: &FdbKey, port: u16) {
-        ask_to_show(key, port);
-    }
+/// Reads the set of the trace programs in place.
+#[inline(always)]
+pub(crate) fn read_traced<R>(read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
+    // SAFETY: the trace programs do not interrupt each other.
+    read(unsafe { &*TRACE_FLOWS.get_ptr(0)? })
 }
 
-impl Clock for Live {
-    #[inline(always)]
-    fn now_s(&self) -> u32 {
-        let rate = TRUNKLINE_TICKS.load();
-        if rate.used() { rate.seconds(jiffies()) } else { (coarse_ns() / SECOND_NS) as u32 }
-    }
-
-    #[inline(always)]
-    fn ticks(&self) -> u64 {
-        if TRUNKLINE_TICKS.load().used() { jiffies() } else { coarse_ns() >> TICK_BITS }
-    }
-
-    #[inline(always)]
-    fn until(&self, ticks: u64) -> u64 {
-        let rate = TRUNKLINE_TICKS.load();
-        if rate.used() {
-            rate.until(ticks)
-        } else {
-            (((ticks << TICK_BITS) / SECOND_NS + 1) * SECOND_NS) >> TICK_BITS
-        }
+/// Changes the set of the trace programs in place.
+#[inline(always)]
+pub(crate) fn write_traced(change: impl FnOnce(&mut abi::FlowSet)) {
+    if let Some(set) = TRACE_FLOWS.get_ptr_mut(0) {
+        // SAFETY: as above.
+        change(unsafe { &mut *set });
     }
 }
-
-impl FlowCache for Live {
-    #[inline(always)]
-    fn generation(&self) -> u64 {
-        // SAFETY: a variable that is always there, and that others write in one piece.
-        unsafe { GENERATION.as_ptr().read_volatile() }
-    }
-
-    #[inline(always)]
-    fn invalidate_flows(&self) {
-        // SAFETY: as above; the helper reads a clock.
-        unsafe { GENERATION.as_ptr().write_volatile(bpf_ktime_get_ns()) };
-    }
-
-    #[inline(always)]
-    fn read_flows<R>(&self, hash: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
-        // SAFETY: the set belongs to this CPU, on which no other program runs until this one has ended.
-        read(unsafe { &*self.set(hash)? })
-    }
-
-    #[inline(always)]
-    fn write_flows(&self, hash: u64, change: impl FnOnce(&mut abi::FlowSet)) {
-        if let Some(set) = self.set(hash) {
-            // SAFETY: as above.
-            change(unsafe { &mut *set });
-        }
-    }
-
-    #[inline(always)]
-    fn random(&self) -> u32 {
-        // SAFETY: the helper has no preconditions.
-        unsafe { bpf_get_prandom_u32() }
-    }
-}
-
-const SECOND_NS: u64 = 1_000_000_000;
-/// Without the kernel's ticks, a tick is about a millisecond.
-const TICK_BITS: u32 = 20;
 
 #[inline(always)]
-fn jiffies() -> u64 {
+pub(crate) fn generation() -> u64 {
+    // SAFETY: a variable that is always there, and that others write in one piece.
+    unsafe { GENERATION.as_ptr().read_volatile() }
+}
+
+/// Starts a new generation.
+#[inline(always)]
+pub(crate) fn begin_generation() {
+    // SAFETY: as above; the helper reads a clock.
+    unsafe { GENERATION.as_ptr().write_volatile(bpf_ktime_get_ns()) };
+}
+
+#[inline(always)]
+pub(crate) fn random() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+#[inline(always)]
+pub(crate) fn jiffies() -> u64 {
     // SAFETY: the helper reads a counter and has no preconditions.
     unsafe { bpf_jiffies64() }
 }
 
 #[inline(always)]
-fn coarse_ns() -> u64 {
+pub(crate) fn coarse_ns() -> u64 {
     // SAFETY: the helper reads a clock and has no preconditions.
     unsafe { bpf_ktime_get_coarse_ns() }
-}
-
-/// The same tables, in which nothing is changed.
-pub(crate) struct ReadOnly(pub(crate) Live);
-
-impl Tables for ReadOnly {
-    #[inline(always)]
-    fn hook(&self) -> Hook {
-        self.0.hook()
-    }
-    #[inline(always)]
-    fn port_no(&self, ifindex: u32) -> Option<u16> {
-        self.0.port_no(ifindex)
-    }
-    #[inline(always)]
-    fn port(&self, port_no: u16) -> Option<&abi::Port> {
-        self.0.port(port_no)
-    }
-    #[inline(always)]
-    fn bridge(&self, bridge_no: u16) -> Option<&abi::Bridge> {
-        self.0.bridge(bridge_no)
-    }
-    #[inline(always)]
-    fn fdb(&self, key: &FdbKey) -> Option<FdbEntry> {
-        self.0.fdb(key)
-    }
-    #[inline(always)]
-    fn fdb_pair(&self, keys: [&FdbKey; 2]) -> [Option<FdbEntry>; 2] {
-        self.0.fdb_pair(keys)
-    }
-    #[inline(always)]
-    fn learn(&self, _: &FdbKey, _: FdbEntry, _: u32) -> Result<(), PuntReason> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn update(&self, _: &FdbKey, _: FdbEntry) {}
-    #[inline(always)]
-    fn ask_to_show(&self, _: &FdbKey, _: u16) {}
-}
-
-impl Clock for ReadOnly {
-    #[inline(always)]
-    fn now_s(&self) -> u32 {
-        self.0.now_s()
-    }
-    #[inline(always)]
-    fn ticks(&self) -> u64 {
-        self.0.ticks()
-    }
-    #[inline(always)]
-    fn until(&self, ticks: u64) -> u64 {
-        self.0.until(ticks)
-    }
-}
-
-impl FlowCache for ReadOnly {
-    #[inline(always)]
-    fn generation(&self) -> u64 {
-        self.0.generation()
-    }
-    /// Does nothing, because nothing has changed.
-    #[inline(always)]
-    fn invalidate_flows(&self) {}
-    #[inline(always)]
-    fn read_flows<R>(&self, _: u64, read: impl FnOnce(&abi::FlowSet) -> Option<R>) -> Option<R> {
-        // SAFETY: the trace programs do not interrupt each other.
-        read(unsafe { &*TRACE_FLOWS.get_ptr(0)? })
-    }
-    #[inline(always)]
-    fn write_flows(&self, _: u64, change: impl FnOnce(&mut abi::FlowSet)) {
-        if let Some(set) = TRACE_FLOWS.get_ptr_mut(0) {
-            // SAFETY: as above.
-            change(unsafe { &mut *set });
-        }
-    }
-    /// Returns a number with which every frame that is traced replaces another one.
-    #[inline(always)]
-    fn random(&self) -> u32 {
-        0
-    }
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use trunkline_core::{Clock as _, Hook, abi};
 
-use crate::maps::{Live, bridge_mut};
+use crate::{maps::bridge_mut, tables::Live};
 
 /// Extends the leases that have not run out, and ends those that have.
 ///

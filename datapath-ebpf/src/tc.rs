@@ -9,7 +9,7 @@ use trunkline_core::{
     DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, TagOp, Verdict, abi, lookup_flow,
 };
 
-use crate::{log::log, maps::Live, skb_frame::SkbFrame};
+use crate::{log::log, skb_frame::SkbFrame, tables::Live};
 
 /// Passes the frame to what is next: other programs, qdiscs, Open vSwitch.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;

@@ -16,8 +16,9 @@ use trunkline_core::{
 };
 
 use crate::{
-    maps::{Live, ReadOnly, TRACE},
+    maps::TRACE,
     skb_frame::SkbFrame,
+    tables::{Live, ReadOnly},
     tc::NEXT,
     xdp_frame::XdpFrame,
 };

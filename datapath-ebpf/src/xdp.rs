@@ -12,11 +12,7 @@ use trunkline_core::{
     DropReason, Frame as _, Hook, Outcome, PuntReason, Tables as _, Verdict, abi, lookup_flow,
 };
 
-use crate::{
-    log::log,
-    maps::{Live, redirect},
-    xdp_frame::XdpFrame,
-};
+use crate::{log::log, maps::redirect, tables::Live, xdp_frame::XdpFrame};
 
 /// The program on every port with the XDP hook.
 #[xdp]
