@@ -10,6 +10,18 @@
 //! update. A change that is taken back is open all the same: ovs-vswitchd may have applied it in between. A bridge with
 //! an open change is held. One thing cannot be known: a silent change that was waiting already when the agent
 //! connected (or connected again), or that came in one message with the confirmation of another.
+//!
+//! After the database was out of reach, ovs-vswitchd may connect to it later than the agent, and is not woken before:
+//!
+//! ```text
+//!           reconnected                update
+//!   Steady ─────────────► Away ──────────────────► Returned
+//!      ▲                   │ ▲                       │ │
+//!      │  the first state  │ └────── reconnected ────┘ │
+//!      ├───────────────────┘                           │
+//!      └───────────────────────────────────────────────┘
+//!        `cur_cfg` moves, or a question is answered that gave time to connect
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +53,16 @@ impl Difference {
     }
 }
 
+/// The number of an update. They count from 1; 0 is before the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Update(u64);
+
+impl Update {
+    fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// What to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
@@ -48,82 +70,135 @@ pub enum Next {
     Wait,
     /// Make sure that ovs-vswitchd has been through its main loop since, then call [`Applied::settled`].
     Settle {
-        /// To be given back.
-        token: u64,
-        /// Whether it is to have time first to connect to the database again.
+        /// The newest update, to be given back.
+        update: Update,
+        /// Whether ovs-vswitchd is to have time first to connect to the database again.
         connecting: bool,
     },
 }
 
-/// The newest updates with an open change, 0 for none.
+/// The newest updates with an open change of a bridge.
 #[derive(Clone, Copy, Default, Debug)]
 struct Open {
-    silent: u64,
-    alerting: u64,
+    silent: Option<Update>,
+    alerting: Option<Update>,
     /// Whether any of the changes since the bridge is held is of more than the VLANs of its ports.
     further: bool,
+}
+
+/// Whether ovs-vswitchd is connected to the database.
+#[derive(Clone, Copy, Default, Debug)]
+enum Database {
+    /// It is, or the agent has just begun.
+    #[default]
+    Steady,
+    /// The database is in reach again, and its state is still to come.
+    Away {
+        /// That of [`Database::Returned`] before, if that was not over.
+        changed: bool,
+    },
+    /// The database was read, and ovs-vswitchd may have yet to connect.
+    Returned {
+        /// Whether something has changed, which it then cannot have applied.
+        changed: bool,
+    },
+}
+
+impl Database {
+    /// Tells whether there is a change that ovs-vswitchd cannot apply before it is connected.
+    fn holds_back_a_change(self) -> bool {
+        matches!(self, Self::Away { changed: true } | Self::Returned { changed: true })
+    }
+
+    fn reconnect(&mut self) {
+        *self = Self::Away { changed: self.holds_back_a_change() };
+    }
+
+    /// Returns whether this is the first state since the database was out of reach.
+    fn read(&mut self, first_of_all: bool) -> bool {
+        let Self::Away { changed } = *self else { return false };
+        *self = if first_of_all { Self::Steady } else { Self::Returned { changed } };
+        true
+    }
+
+    fn change(&mut self) {
+        if let Self::Returned { changed } = self {
+            *changed = true;
+        }
+    }
+
+    /// Takes note that ovs-vswitchd was certainly connected when the agent was last.
+    fn confirm(&mut self) {
+        *self = match self {
+            Self::Away { .. } => Self::Away { changed: false },
+            Self::Steady | Self::Returned { .. } => Self::Steady,
+        };
+    }
+}
+
+/// The outstanding question.
+#[derive(Clone, Copy, Debug)]
+struct Settling {
+    /// The newest update when it was asked for.
+    update: Update,
+    /// The update that had woken ovs-vswitchd last by then.
+    alerted: Update,
+    /// Whether ovs-vswitchd is given time to connect to the database first.
+    connecting: bool,
 }
 
 /// Follows the database and knows which bridges to hold.
 #[derive(Default, Debug)]
 pub struct Applied {
     latest: Option<Arc<Rows>>,
-    /// The number of the newest update; they count from 1.
-    newest: u64,
+    newest: Update,
     /// By name of the bridge.
     open: BTreeMap<String, Open>,
     /// The update that changed `next_cfg` last.
-    announced: u64,
+    announced: Update,
     /// The update that woke ovs-vswitchd last.
-    alerted: u64,
-    /// The first update after the database was last out of reach, and whether that is still to come.
-    returned: u64,
-    away: bool,
-    /// Whether ovs-vswitchd may have yet to connect to the database since, and whether something has changed meanwhile.
-    connecting: bool,
-    missing: bool,
+    alerted: Update,
+    database: Database,
     /// The newest update when the running ovs-vswitchd was last known not to have been replaced.
-    seen: u64,
-    /// What [`Applied::alerted`] was when the outstanding question was asked for, and whether it waits for a connection.
-    settling: Option<(u64, bool)>,
+    seen: Update,
+    settling: Option<Settling>,
 }
 
 impl Applied {
-    /// The newest state.
+    /// Returns the newest state.
     pub fn latest(&self) -> Option<&Arc<Rows>> {
         self.latest.as_ref()
     }
 
-    /// The database is in reach again. What was changed and changed back meanwhile does not show in the next state, but
-    /// ovs-vswitchd may be at work on it.
+    /// Takes note that the database is in reach again. What was changed and changed back meanwhile does not show in the
+    /// next state, but ovs-vswitchd may be at work on it.
     pub fn reconnected(&mut self) {
-        self.away = true;
+        self.database.reconnect();
     }
 
     /// Takes the state after a transaction (or after several, if the server put them together).
     pub fn update(&mut self, rows: Arc<Rows>) -> Next {
-        self.newest += 1;
+        let before = self.newest;
+        self.newest = before.next();
         let (next, current) = cfg(&rows);
         let (known_next, known_current) = self.latest.as_deref().map_or((i64::MIN, i64::MIN), cfg);
-        let returns = std::mem::take(&mut self.away);
-        // An agent that has just begun finds it connected.
-        self.connecting |= returns && self.latest.is_some();
+        // An agent that has just begun finds ovs-vswitchd connected.
+        let returns = self.database.read(self.latest.is_none());
         for (bridge, difference) in differences(self.latest.as_deref(), &rows) {
-            self.missing |= self.connecting;
+            self.database.change();
             let open = self.open.entry(bridge).or_default();
             open.further |= difference.further;
             if difference.alerting {
-                open.alerting = self.newest;
+                open.alerting = Some(self.newest);
                 self.alerted = self.newest;
             } else {
-                open.silent = self.newest;
+                open.silent = Some(self.newest);
             }
         }
         if returns {
-            self.returned = self.newest;
             for bridge in rows.bridges.values() {
                 let open = self.open.entry(bridge.name.clone()).or_default();
-                (open.alerting, open.further) = (self.newest, true);
+                (open.alerting, open.further) = (Some(self.newest), true);
             }
         }
         self.latest = Some(rows);
@@ -134,84 +209,85 @@ impl Applied {
             self.alerted = self.newest;
         }
         if current != known_current && !returns {
-            (self.connecting, self.missing) = (false, false);
+            self.database.confirm();
         }
         if confirms {
             // Where both came together, another change may have come after.
-            self.certain(if announces { self.newest - 1 } else { self.announced });
+            self.certain(if announces { before } else { self.announced });
         }
         self.next()
     }
 
-    /// ovs-vswitchd has been through its main loop since [`Next::Settle`]. Whatever it was woken for, it has applied
-    /// everything up to that update; silent changes only if it certainly was.
-    pub fn settled(&mut self, token: u64) -> Next {
-        let (alerted, connected) = self.settling.take().unwrap_or_default();
-        if connected {
-            (self.connecting, self.missing) = (false, false);
+    /// Takes note that ovs-vswitchd has been through its main loop since [`Next::Settle`]. Whatever it was woken for, it
+    /// has applied everything up to that update; silent changes only if it certainly was.
+    pub fn settled(&mut self, update: Update) -> Next {
+        let Some(settling) = self.settling.take_if(|settling| settling.update == update) else {
+            return Next::Wait;
+        };
+        if settling.connecting {
+            self.database.confirm();
         }
-        self.certain_of(alerted.min(token), token);
+        self.certain_of(settling.alerted, settling.update);
         self.next()
     }
 
-    /// The ovs-vswitchd that ran is still the one that runs, or none does.
+    /// Takes note that the ovs-vswitchd that ran is still the one that runs, or none does.
     pub fn not_restarted(&mut self) {
         self.seen = self.newest;
     }
 
-    /// ovs-vswitchd has started anew, and begins by applying everything it finds.
+    /// Takes note that ovs-vswitchd has started anew. It begins by applying everything it finds.
     pub fn restarted(&mut self) {
         self.certain(self.seen);
         self.seen = self.newest;
     }
 
-    /// Why a bridge has to be held, if it has to.
+    /// Returns why a bridge has to be held, if it has to.
     pub fn hold(&self, bridge: &str) -> Option<&'static str> {
         if self.latest.is_none() {
             return Some("the database has not been read yet");
         }
         let open = self.open.get(bridge)?;
-        Some(if open.alerting == 0 && open.silent > self.alerted {
+        Some(if open.alerting.is_none() && open.silent > Some(self.alerted) {
             "a change of trunks, vlan_mode, stp_enable or rstp_enable was written without waiting, and ovs-vswitchd \
              applies it only with the next change (any `ovs-vsctl set` without --no-wait)"
-        } else if self.missing {
+        } else if self.database.holds_back_a_change() {
             "the configuration has changed, and ovs-vswitchd may have yet to connect to the database again"
         } else {
             "ovs-vswitchd is applying a change of configuration"
         })
     }
 
-    /// Whether a bridge is held for changes of its ports' VLANs, and for nothing else.
+    /// Tells whether a bridge is held for changes of its ports' VLANs, and for nothing else.
     pub fn holds_for_vlans(&self, bridge: &str) -> bool {
         self.open.get(bridge).is_some_and(|open| !open.further)
     }
 
-    fn certain(&mut self, up_to: u64) {
+    fn certain(&mut self, up_to: Update) {
         self.certain_of(up_to, up_to);
     }
 
-    fn certain_of(&mut self, silent_up_to: u64, alerting_up_to: u64) {
-        self.open.retain(|_, open| {
-            let Open { silent, alerting, further: _ } = open;
-            for (change, up_to) in [(&mut *silent, silent_up_to), (&mut *alerting, alerting_up_to)] {
-                *change = if *change > up_to { *change } else { 0 };
-            }
-            *silent != 0 || *alerting != 0
+    fn certain_of(&mut self, silent_up_to: Update, alerting_up_to: Update) {
+        self.open.retain(|_, Open { silent, alerting, further: _ }| {
+            silent.take_if(|update| *update <= silent_up_to);
+            alerting.take_if(|update| *update <= alerting_up_to);
+            silent.is_some() || alerting.is_some()
         });
     }
 
-    /// Whatever ovs-vswitchd was woken for after the last announcement, or is not lagging behind, is to be settled.
+    /// Asks about whatever ovs-vswitchd was woken for after the last announcement, or all if it is not lagging behind.
     fn next(&mut self) -> Next {
         let lagging = self.latest.as_deref().is_some_and(|rows| cfg(rows).0 != cfg(rows).1);
-        let announced = if lagging { self.announced } else { 0 };
-        let due = |open: &Open| {
-            (open.silent > announced && open.silent <= self.alerted) || open.alerting > announced
+        let awaited = lagging.then_some(self.announced);
+        let due = |Open { silent, alerting, further: _ }: &Open| {
+            (*silent > awaited && *silent <= Some(self.alerted)) || *alerting > awaited
         };
         if self.settling.is_some() || !self.open.values().any(due) {
             return Next::Wait;
         }
-        self.settling = Some((self.alerted, self.missing));
-        Next::Settle { token: self.alerted.max(self.returned), connecting: self.missing }
+        let (update, connecting) = (self.newest, self.database.holds_back_a_change());
+        self.settling = Some(Settling { update, alerted: self.alerted, connecting });
+        Next::Settle { update, connecting }
     }
 }
 

@@ -3,9 +3,10 @@
 //! Tasks do the I/O and send events; the agent turns each into state and effects. Nothing else happens in between, so
 //! that a sequence of events tells the whole story.
 
-use crate::config::VswitchdRun;
 use trunkline_core::abi;
 
+use crate::applied::Update;
+use crate::config::VswitchdRun;
 use crate::links::LinkEvent;
 use crate::openflow::OpenFlowEvent;
 use crate::ovsdb::OvsdbEvent;
@@ -50,7 +51,7 @@ pub enum Event {
         answer: Result<(), String>,
     },
     /// ovs-vswitchd answered [`Effect::Settle`].
-    Settled(u64),
+    Settled(Update),
     /// [`Effect::RxVlanOffload`] did not work.
     OffloadRefused {
         /// The device.
@@ -132,7 +133,7 @@ pub enum Effect {
     /// Wait until ovs-vswitchd has been through its main loop; answer with [`Event::Settled`].
     Settle {
         /// To be repeated in the answer.
-        token: u64,
+        update: Update,
         /// Whether ovs-vswitchd is to have time first to connect to the database again.
         connecting: bool,
     },

@@ -143,8 +143,8 @@ impl<D: Dataplane> Agent<D> {
                 self.on_shown(&bridge, question, answer);
                 false
             }
-            Event::Settled(token) => {
-                let next = self.applied.settled(token);
+            Event::Settled(update) => {
+                let next = self.applied.settled(update);
                 self.settle(next);
                 true
             }
@@ -241,8 +241,8 @@ impl<D: Dataplane> Agent<D> {
     }
 
     fn settle(&mut self, next: Next) {
-        if let Next::Settle { token, connecting } = next {
-            self.effects.push(Effect::Settle { token, connecting });
+        if let Next::Settle { update, connecting } = next {
+            self.effects.push(Effect::Settle { update, connecting });
         }
     }
 

@@ -30,7 +30,7 @@ use Held::{Applying, No, Waiting};
 struct Story {
     database: Database,
     applied: Applied,
-    token: Option<u64>,
+    update: Option<Update>,
     /// Whether the last question waits for ovs-vswitchd to connect.
     connecting: bool,
 }
@@ -38,8 +38,12 @@ struct Story {
 impl Story {
     /// With `br0` in force.
     fn begin() -> Self {
-        let mut story =
-            Self { database: Database::small(), applied: Applied::default(), token: None, connecting: false };
+        let mut story = Self {
+            database: Database::small(),
+            applied: Applied::default(),
+            update: None,
+            connecting: false,
+        };
         assert!(story.applied.hold("br0").unwrap().contains("not been read"));
         story.take(Write(|_| {}));
         assert_eq!(story.held(), Applying, "what came in one message may have changed since");
@@ -54,7 +58,7 @@ impl Story {
                 change(&mut self.database);
                 self.applied.update(self.database.snapshot())
             }
-            Settle => self.applied.settled(self.token.take().expect("it was asked")),
+            Settle => self.applied.settled(self.update.take().expect("it was asked")),
             Tick => {
                 self.applied.not_restarted();
                 Next::Wait
@@ -72,8 +76,8 @@ impl Story {
                 return self.take(Reconnect);
             }
         };
-        if let Next::Settle { token, connecting } = next {
-            assert_eq!(self.token.replace(token), None, "one question at a time");
+        if let Next::Settle { update, connecting } = next {
+            assert_eq!(self.update.replace(update), None, "one question at a time");
             self.connecting = connecting;
         }
     }
@@ -110,7 +114,7 @@ fn an_announced_change_is_in_force_when_it_is_confirmed() {
         database.announce();
     };
     let story = tell([(Write(announced), Applying), (Write(CONFIRM), No)]);
-    assert_eq!(story.token, None, "nobody has to be asked");
+    assert_eq!(story.update, None, "nobody has to be asked");
 }
 
 #[test]
@@ -149,7 +153,7 @@ fn an_alerting_change_is_settled_by_asking() {
 #[test]
 fn alerting_changes_during_a_question_are_asked_for_again() {
     let story = tell([(Write(RETAG), Applying), (Write(TAG_BACK), Applying), (Settle, Applying)]);
-    assert!(story.token.is_some());
+    assert!(story.update.is_some());
     tell([(Write(RETAG), Applying), (Write(TAG_BACK), Applying), (Settle, Applying), (Settle, No)]);
 }
 

@@ -93,14 +93,14 @@ impl Executor {
                     let _ = events.send(Event::Shown { bridge, question, answer }).await;
                 });
             }
-            Effect::Settle { token, connecting } => {
+            Effect::Settle { update, connecting } => {
                 let (database, ovs_rundir) = (self.ovsdb.clone(), self.ovs_rundir.clone());
                 let start = if connecting { self.database_back + CONNECTS } else { Instant::now() };
                 tokio::spawn(async move {
                     fault::check("settle");
                     sleep_until(start).await;
                     settle(&database, &ovs_rundir).await;
-                    let _ = events.send(Event::Settled(token)).await;
+                    let _ = events.send(Event::Settled(update)).await;
                 });
             }
             Effect::Follow(bridges) => self.follow(bridges, tasks),

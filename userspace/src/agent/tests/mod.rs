@@ -276,13 +276,13 @@ fn change_without_announcement_is_settled_first() {
     let mut rig = Rig::running();
     rig.write(|database| database.port("p1").tag = Some(20));
     assert!(!rig.active("br0"));
-    let Some(Effect::Settle { token, connecting: false }) = rig.effects.pop_front() else {
+    let Some(Effect::Settle { update, connecting: false }) = rig.effects.pop_front() else {
         panic!("ovs-vswitchd is not waited for")
     };
     assert!(rig.effects.is_empty(), "nothing is asked before");
     rig.wait(2);
     assert!(!rig.active("br0"));
-    rig.feed(Event::Settled(token));
+    rig.feed(Event::Settled(update));
     rig.answer();
     assert!(rig.active("br0") && rig.installed()[&1].rules.pvid == 20);
 }

@@ -214,7 +214,7 @@ impl Rig {
     /// Does what `run` does.
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Settle { token, .. } => self.feed(Event::Settled(token)),
+            Effect::Settle { update, .. } => self.feed(Event::Settled(update)),
             Effect::Probe { bridge, question, .. } => {
                 let (flow_table, stations) = self.found(&bridge, question, false);
                 let side = self.side(&bridge);
