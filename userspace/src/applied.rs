@@ -23,35 +23,16 @@
 //!        `cur_cfg` moves, or a question is answered that gave time to connect
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+mod difference;
+mod watch;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::dataplane::Affected;
-use crate::ovsdb::{BridgeRow, InterfaceRow, OvsdbEvent, PortRow, Rows, Uuid};
+use crate::ovsdb::Rows;
 
-/// In which columns two states of a bridge's configuration differ.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-struct Difference {
-    /// In some that do not wake ovs-vswitchd.
-    silent: bool,
-    /// In some that do.
-    alerting: bool,
-    /// In others than `tag`, `trunks` and `vlan_mode` of ports that remain.
-    further: bool,
-}
-
-impl Difference {
-    const NONE: Self = Self { silent: false, alerting: false, further: false };
-    const FURTHER: Self = Self { alerting: true, further: true, ..Self::NONE };
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            silent: self.silent || other.silent,
-            alerting: self.alerting || other.alerting,
-            further: self.further || other.further,
-        }
-    }
-}
+pub use difference::Differences;
+pub use watch::{DatabaseEvent, Watch};
 
 /// The number of an update. They count from 1; 0 is before the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -176,15 +157,16 @@ impl Applied {
         self.database.reconnect();
     }
 
-    /// Takes the state after a transaction (or after several, if the server put them together).
-    pub fn update(&mut self, rows: Arc<Rows>) -> Next {
+    /// Takes the state after a transaction (or after several, if the server put them together), and how it differs from
+    /// the one before.
+    pub fn update(&mut self, rows: Arc<Rows>, differences: Differences) -> Next {
         let before = self.newest;
         self.newest = before.next();
         let (next, current) = cfg(&rows);
         let (known_next, known_current) = self.latest.as_deref().map_or((i64::MIN, i64::MIN), cfg);
         // An agent that has just begun finds ovs-vswitchd connected.
         let returns = self.database.read(self.latest.is_none());
-        for (bridge, difference) in differences(self.latest.as_deref(), &rows) {
+        for (bridge, difference) in differences.0 {
             self.database.change();
             let open = self.open.entry(bridge).or_default();
             open.further |= difference.further;
@@ -294,104 +276,6 @@ impl Applied {
 /// `next_cfg` and `cur_cfg`.
 fn cfg(rows: &Rows) -> (i64, i64) {
     rows.open_vswitch.as_ref().map_or((0, 0), |row| (row.next_cfg, row.cur_cfg))
-}
-
-/// Tells of each event of the database which bridges it is about.
-#[derive(Default, Debug)]
-pub struct Watch {
-    last: Option<Arc<Rows>>,
-}
-
-impl Watch {
-    /// The bridges whose forwarding the event may change.
-    pub fn affected(&mut self, event: &OvsdbEvent) -> Affected {
-        match event {
-            // The complete state follows.
-            OvsdbEvent::Connected => Affected::Bridges(BTreeSet::new()),
-            OvsdbEvent::Disconnected { .. } => Affected::All,
-            OvsdbEvent::Changed(rows) => {
-                let last = self.last.replace(rows.clone());
-                let differences = differences(last.as_deref(), rows).into_iter();
-                Affected::Bridges(differences.map(|(name, _)| name).collect())
-            }
-        }
-    }
-}
-
-/// The bridges in whose configuration two states of the database differ.
-fn differences(old: Option<&Rows>, new: &Rows) -> Vec<(String, Difference)> {
-    let nothing = Rows::default();
-    let old = old.unwrap_or(&nothing);
-    let all = host_differs(old, new) || old.flow_sample_collector_sets != new.flow_sample_collector_sets;
-    let by_name = |rows: &'_ Rows| -> BTreeMap<String, Arc<BridgeRow>> {
-        rows.bridges.values().map(|row| (row.name.clone(), row.clone())).collect()
-    };
-    let (before, mut after) = (by_name(old), by_name(new));
-    let mut found: Vec<_> = before
-        .into_iter()
-        .map(|(name, a)| match after.remove(&name) {
-            Some(b) if !all => (name, bridge_difference(old, new, &a, &b)),
-            _ => (name, Difference::FURTHER),
-        })
-        .collect();
-    found.extend(after.into_keys().map(|name| (name, Difference::FURTHER)));
-    found.retain(|(_, difference)| *difference != Difference::NONE);
-    found
-}
-
-fn host_differs(old: &Rows, new: &Rows) -> bool {
-    let essence = |rows: &Rows| {
-        let host = rows.open_vswitch.as_ref();
-        host.map(|host| (host.other_config.clone(), host.manager_options.clone()))
-    };
-    old.managers != new.managers || essence(old) != essence(new)
-}
-
-fn bridge_difference(old: &Rows, new: &Rows, a: &Arc<BridgeRow>, b: &Arc<BridgeRow>) -> Difference {
-    if a.mirrors.iter().any(|mirror| old.mirrors.get(mirror) != new.mirrors.get(mirror)) {
-        return Difference::FURTHER;
-    }
-    let own = if Arc::ptr_eq(a, b) || a == b {
-        Difference::NONE
-    } else {
-        let silent =
-            BridgeRow { stp_enable: b.stp_enable, rstp_enable: b.rstp_enable, ..BridgeRow::clone(a) };
-        Difference { silent: true, alerting: silent != **b, further: true }
-    };
-    own.or(ports_difference(old, new, &a.ports, &b.ports))
-}
-
-fn ports_difference(old: &Rows, new: &Rows, a: &BTreeSet<Uuid>, b: &BTreeSet<Uuid>) -> Difference {
-    if a != b {
-        return Difference::FURTHER;
-    }
-    a.iter().map(|port| port_difference(old, new, *port)).fold(Difference::NONE, Difference::or)
-}
-
-fn port_difference(old: &Rows, new: &Rows, port: Uuid) -> Difference {
-    let (Some(a), Some(b)) = (old.ports.get(&port), new.ports.get(&port)) else {
-        return Difference::FURTHER;
-    };
-    let own = if Arc::ptr_eq(a, b) || a == b {
-        Difference::NONE
-    } else {
-        let silent =
-            PortRow { trunks: b.trunks.clone(), vlan_mode: b.vlan_mode.clone(), ..PortRow::clone(a) };
-        let vlans = PortRow { tag: b.tag, ..silent.clone() };
-        Difference { silent: true, alerting: silent != **b, further: vlans != **b }
-    };
-    let interfaces = a.interfaces.iter().any(|interface| {
-        match (old.interfaces.get(interface), new.interfaces.get(interface)) {
-            (Some(a), Some(b)) => !Arc::ptr_eq(a, b) && settings(a) != settings(b),
-            (a, b) => a.is_some() != b.is_some(),
-        }
-    });
-    if interfaces { Difference::FURTHER } else { own }
-}
-
-/// An interface without what ovs-vswitchd writes itself, and without what only we read.
-fn settings(row: &InterfaceRow) -> InterfaceRow {
-    InterfaceRow { ofport: None, error: None, ifindex: None, external_ids: Default::default(), ..row.clone() }
 }
 
 #[cfg(test)]

@@ -5,18 +5,17 @@
 
 use trunkline_core::abi;
 
-use crate::applied::Update;
+use crate::applied::{DatabaseEvent, Update};
 use crate::config::VswitchdRun;
 use crate::links::LinkEvent;
 use crate::openflow::OpenFlowEvent;
-use crate::ovsdb::OvsdbEvent;
 use crate::unixctl::{FdbRow, FdbStats, FlowTable};
 
 /// Something happened.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// To the database.
-    Ovsdb(OvsdbEvent),
+    Database(DatabaseEvent),
     /// To the kernel's devices.
     Links(LinkEvent),
     /// To a bridge's OpenFlow side.

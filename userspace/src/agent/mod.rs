@@ -21,14 +21,13 @@ use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
-use crate::applied::{Applied, Next};
+use crate::applied::{Applied, DatabaseEvent, Next};
 use crate::config::VswitchdRun;
 use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Hooks, Installed, PortNo};
 use crate::desired::{DesiredBridge, DesiredPort};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::links::{Link, LinkEvent, Links};
 use crate::openflow::OpenFlowEvent;
-use crate::ovsdb::OvsdbEvent;
 use crate::plan::{Numbers, Plan, plan};
 use crate::unixctl::{FdbRow, FlowTable};
 
@@ -130,7 +129,7 @@ impl<D: Dataplane> Agent<D> {
         let missed = self.has_missed_time(now_s);
         self.now_s = now_s;
         let changed = match event {
-            Event::Ovsdb(event) => self.on_ovsdb(event),
+            Event::Database(event) => self.on_database(event),
             Event::Links(event) => self.on_links(event),
             Event::OpenFlow(event) => self.on_openflow(event),
             Event::Probed { bridge, question, answer } => self.on_probed(&bridge, question, answer),
@@ -212,18 +211,18 @@ impl<D: Dataplane> Agent<D> {
         names
     }
 
-    fn on_ovsdb(&mut self, event: OvsdbEvent) -> bool {
+    fn on_database(&mut self, event: DatabaseEvent) -> bool {
         match event {
             // What is known may be long out of date; the complete state follows.
-            OvsdbEvent::Connected => {
+            DatabaseEvent::Connected => {
                 self.database = Err("it is being read".to_owned());
                 self.applied.reconnected();
             }
-            OvsdbEvent::Disconnected { cause } => {
+            DatabaseEvent::Disconnected { cause } => {
                 warn!(cause, "the database is out of reach: Open vSwitch has all frames");
                 self.database = Err(cause);
             }
-            OvsdbEvent::Changed(rows) => {
+            DatabaseEvent::Changed { rows, differences } => {
                 if self.database.is_err() {
                     info!("the database is connected");
                 }
@@ -233,7 +232,7 @@ impl<D: Dataplane> Agent<D> {
                 for name in names {
                     self.watched.entry(name).or_default();
                 }
-                let next = self.applied.update(rows);
+                let next = self.applied.update(rows, differences);
                 self.settle(next);
             }
         }

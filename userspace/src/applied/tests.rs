@@ -1,5 +1,7 @@
 use super::*;
+use crate::dataplane::Affected;
 use crate::fixture::Database;
+use crate::ovsdb::{OvsdbEvent, Uuid};
 
 /// Something happens.
 enum Step {
@@ -29,6 +31,7 @@ use Held::{Applying, No, Waiting};
 
 struct Story {
     database: Database,
+    watch: Watch,
     applied: Applied,
     update: Option<Update>,
     /// Whether the last question waits for ovs-vswitchd to connect.
@@ -36,14 +39,15 @@ struct Story {
 }
 
 impl Story {
+    /// With nothing read.
+    fn new(database: Database) -> Self {
+        let (watch, applied) = (Watch::default(), Applied::default());
+        Self { database, watch, applied, update: None, connecting: false }
+    }
+
     /// With `br0` in force.
     fn begin() -> Self {
-        let mut story = Self {
-            database: Database::small(),
-            applied: Applied::default(),
-            update: None,
-            connecting: false,
-        };
+        let mut story = Self::new(Database::small());
         assert!(story.applied.hold("br0").unwrap().contains("not been read"));
         story.take(Write(|_| {}));
         assert_eq!(story.held(), Applying, "what came in one message may have changed since");
@@ -52,11 +56,17 @@ impl Story {
         story
     }
 
+    fn read(&mut self) -> Next {
+        let event = self.watch.pass(OvsdbEvent::Changed(self.database.snapshot()));
+        let DatabaseEvent::Changed { rows, differences } = event else { panic!("{event:?}") };
+        self.applied.update(rows, differences)
+    }
+
     fn take(&mut self, step: Step) {
         let next = match step {
             Write(change) => {
                 change(&mut self.database);
-                self.applied.update(self.database.snapshot())
+                self.read()
             }
             Settle => self.applied.settled(self.update.take().expect("it was asked")),
             Tick => {
@@ -69,7 +79,7 @@ impl Story {
             }
             Reconnect => {
                 self.applied.reconnected();
-                self.applied.update(self.database.snapshot())
+                self.read()
             }
             ReconnectWith(change) => {
                 change(&mut self.database);
@@ -248,14 +258,13 @@ fn a_silent_change_waits_over_a_reconnection() {
 
 #[test]
 fn configuration_that_lags_at_the_start_is_waited_for() {
-    let mut database = Database::small();
-    database.announce();
-    let mut applied = Applied::default();
-    assert_eq!(applied.update(database.snapshot()), Next::Wait);
-    assert!(applied.hold("br0").is_some());
-    database.confirm();
-    assert_eq!(applied.update(database.snapshot()), Next::Wait);
-    assert_eq!(applied.hold("br0"), None);
+    let mut story = Story::new(Database::small());
+    story.database.announce();
+    assert_eq!(story.read(), Next::Wait);
+    assert!(story.applied.hold("br0").is_some());
+    story.database.confirm();
+    assert_eq!(story.read(), Next::Wait);
+    assert_eq!(story.applied.hold("br0"), None);
 }
 
 #[test]
@@ -320,6 +329,26 @@ fn another_bridges_changes_hold_only_that() {
     let story = tell([(Write(other), No), (Settle, No)]);
     assert_eq!(story.applied.hold("br1"), None);
     tell([(Write(|database| database.delete_bridge("br0")), Applying), (Settle, No)]);
+}
+
+#[test]
+fn an_event_tells_which_bridges_it_is_about() {
+    let bridges = |names: &[&str]| Affected::Bridges(names.iter().map(|name| (*name).to_owned()).collect());
+    let (mut watch, mut database) = (Watch::default(), Database::small());
+    database.add_bridge("br1");
+    let mut pass = |event| watch.pass(event).affected();
+    assert_eq!(pass(OvsdbEvent::Connected), bridges(&[]));
+    assert_eq!(pass(OvsdbEvent::Changed(database.snapshot())), bridges(&["br0", "br1"]));
+    database.interface("p1").ofport = Some(9);
+    assert_eq!(pass(OvsdbEvent::Changed(database.snapshot())), bridges(&[]));
+    assert_eq!(pass(OvsdbEvent::Disconnected { cause: "gone".to_owned() }), Affected::All);
+    RETAG(&mut database);
+    assert_eq!(pass(OvsdbEvent::Connected), bridges(&[]));
+    assert_eq!(
+        pass(OvsdbEvent::Changed(database.snapshot())),
+        bridges(&["br0"]),
+        "compared with the last known"
+    );
 }
 
 #[test]

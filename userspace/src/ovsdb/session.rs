@@ -77,8 +77,11 @@ enum SessionError {
 
 /// Hears of everything first, on the thread that reads the database.
 pub trait Observer {
-    /// Hears of an event before it is sent.
-    fn passes(&self, event: &OvsdbEvent);
+    /// What is sent of an event.
+    type Event;
+
+    /// Hears of an event before it is sent, and returns what is sent of it.
+    fn passes(&self, event: OvsdbEvent) -> Self::Event;
 
     /// Hears that whatever the server had at this moment has been passed.
     fn has_read(&self, as_of: Instant);
@@ -86,13 +89,18 @@ pub trait Observer {
 
 /// Hears nothing.
 impl Observer for () {
-    fn passes(&self, _: &OvsdbEvent) {}
+    type Event = OvsdbEvent;
+
+    fn passes(&self, event: OvsdbEvent) -> OvsdbEvent {
+        event
+    }
+
     fn has_read(&self, _: Instant) {}
 }
 
 /// Follows the database at `endpoint` and sends what happens, of which `observer` hears first. Returns only when the receiver
 /// of `events` is gone. While the receiver does not keep up, the server is not read.
-pub async fn run(endpoint: Endpoint, events: Sender<OvsdbEvent>, observer: impl Observer) {
+pub async fn run<O: Observer>(endpoint: Endpoint, events: Sender<O::Event>, observer: O) {
     let longest_delay = match endpoint {
         Endpoint::Unix(_) => LONGEST_DELAY_UNIX,
         Endpoint::Tcp(_) => LONGEST_DELAY_TCP,
@@ -132,14 +140,14 @@ pub async fn run(endpoint: Endpoint, events: Sender<OvsdbEvent>, observer: impl 
     }
 }
 
-struct Outlet<O> {
-    events: Sender<OvsdbEvent>,
+struct Outlet<O: Observer> {
+    events: Sender<O::Event>,
     observer: O,
 }
 
 impl<O: Observer> Outlet<O> {
     async fn send(&self, event: OvsdbEvent) -> Result<(), SessionError> {
-        self.observer.passes(&event);
+        let event = self.observer.passes(event);
         self.events.send(event).await.map_err(|_| SessionError::ReceiverGone)
     }
 }

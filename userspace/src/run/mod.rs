@@ -17,12 +17,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::agent::Agent;
+use crate::applied::DatabaseEvent;
 use crate::config::{RunDir, VswitchdRun};
 use crate::control::{self, Call, Reply, Request};
 use crate::dataplane::{Kernel, Options};
 use crate::event::{Effect, Event};
 use crate::offloads::Offloads;
-use crate::ovsdb::{Endpoint, OvsdbEvent};
+use crate::ovsdb::Endpoint;
 use crate::{links, lock};
 
 use answer::{answer, compare};
@@ -87,7 +88,7 @@ pub async fn run(config: Config) -> Result<()> {
             event = database.recv() => match event {
                 Some(event) => {
                     gate.acknowledge();
-                    Event::Ovsdb(event)
+                    Event::Database(event)
                 }
                 None => {
                     fault = Some(tasks::ended(start::DATABASE));
@@ -121,10 +122,10 @@ pub async fn run(config: Config) -> Result<()> {
                 continue;
             }
         };
-        let of_database = matches!(event, Event::Ovsdb(_));
+        let of_database = matches!(event, Event::Database(_));
         // A new ovs-vswitchd has its pid file before it writes to the database.
         let run = of_database.then(|| Event::Vswitchd(VswitchdRun::look(&config.ovs_rundir)));
-        if matches!(event, Event::Ovsdb(OvsdbEvent::Connected)) {
+        if matches!(event, Event::Database(DatabaseEvent::Connected)) {
             executor.database_back = Instant::now();
         }
         for effect in run.into_iter().chain([event]).flat_map(|event| agent.handle(event, now_s())) {

@@ -17,7 +17,7 @@ use trunkline_core::abi;
 
 use super::now_s;
 use super::tasks::{Tasks, supervised};
-use crate::applied::Watch;
+use crate::applied::{DatabaseEvent, Watch};
 use crate::dataplane::{Gate, Kernel, KernelLeases};
 use crate::event::Event;
 use crate::fault;
@@ -68,7 +68,7 @@ pub(super) fn forward_log(kernel: &mut Kernel, tasks: &mut Tasks) -> Result<()> 
 pub(super) fn follow_database(
     endpoint: Endpoint,
     gate: Arc<Gate<KernelLeases>>,
-) -> Result<mpsc::Receiver<OvsdbEvent>> {
+) -> Result<mpsc::Receiver<DatabaseEvent>> {
     let (events, received) = mpsc::channel(BACKLOG);
     gate.follow_database();
     let gatekeeper = Gatekeeper { gate, watch: RefCell::new(Watch::default()) };
@@ -121,10 +121,14 @@ struct Gatekeeper {
 }
 
 impl Observer for Gatekeeper {
-    fn passes(&self, event: &OvsdbEvent) {
-        if let Err(error) = self.gate.trip(&self.watch.borrow_mut().affected(event)) {
+    type Event = DatabaseEvent;
+
+    fn passes(&self, event: OvsdbEvent) -> DatabaseEvent {
+        let event = self.watch.borrow_mut().pass(event);
+        if let Err(error) = self.gate.trip(&event.affected()) {
             warn!(%error, "a bridge was not suspended at once");
         }
+        event
     }
 
     fn has_read(&self, as_of: Instant) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use trunkline_core::{FdbEntry, FdbKey, Mac, Vid};
 
 use crate::agent::Agent;
-use crate::applied::Watch;
+use crate::applied::{DatabaseEvent, Watch};
 use crate::config::VswitchdRun;
 use crate::dataplane::{InstalledPort, LEASE_S, Memory, PortNo};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
@@ -63,7 +63,7 @@ pub(super) struct Rig {
     /// The thread that reads the database.
     watch: Watch,
     /// Events of the database that it has passed, and the agent has yet to hear.
-    pub(super) passed: VecDeque<OvsdbEvent>,
+    pub(super) passed: VecDeque<DatabaseEvent>,
     /// Whether the agent does not run, and what it will hear then.
     pub(super) stopped: bool,
     pub(super) backlog: VecDeque<Event>,
@@ -116,7 +116,7 @@ impl Rig {
 
     pub(super) fn feed(&mut self, event: Event) {
         // Of the database it hears in another way.
-        let waits = !self.backlog.is_empty() && !matches!(event, Event::Tick(_) | Event::Ovsdb(_));
+        let waits = !self.backlog.is_empty() && !matches!(event, Event::Tick(_) | Event::Database(_));
         if self.stopped && matches!(event, Event::Tick(_)) {
             // Seconds that have passed are not told later.
         } else if self.stopped || waits {
@@ -148,7 +148,8 @@ impl Rig {
 
     /// The thread that reads the database hears of something.
     pub(super) fn pass(&mut self, event: OvsdbEvent) {
-        self.agent.dataplane.gate().trip(&self.watch.affected(&event)).unwrap();
+        let event = self.watch.pass(event);
+        self.agent.dataplane.gate().trip(&event.affected()).unwrap();
         self.passed.push_back(event);
     }
 
@@ -161,7 +162,7 @@ impl Rig {
         self.agent.dataplane.gate().acknowledge();
         // As `run` does.
         self.hand_over(Event::Vswitchd(self.host.vswitchd));
-        self.hand_over(Event::Ovsdb(event));
+        self.hand_over(Event::Database(event));
         true
     }
 
