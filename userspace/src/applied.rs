@@ -1,17 +1,20 @@
 //! What ovs-vswitchd has applied of what the database says.
 //!
 //! A client that waits (`ovs-vsctl` without `--no-wait`) increments `next_cfg` together with its change, and
-//! ovs-vswitchd sets `cur_cfg` to it when the change is in force. A change without that announcement is of one of two
-//! kinds. Most columns wake ovs-vswitchd, so the change is in force a moment later: *alerting*. `Port.trunks`,
-//! `Port.vlan_mode`, `Bridge.stp_enable` and `Bridge.rstp_enable` do not (`vswitchd/bridge.c`): such a *silent* change
-//! waits until something else wakes it, and so does the fast path.
+//! ovs-vswitchd sets `cur_cfg` to it when the change is in force. A change without that announcement is of
+//! one of two kinds. Most columns wake ovs-vswitchd, so the change is in force a moment later: *alerting*.
+//! `Port.trunks`, `Port.vlan_mode`, `Bridge.stp_enable` and `Bridge.rstp_enable` do not
+//! (`vswitchd/bridge.c`): such a *silent* change waits until something else wakes it, and so does the fast
+//! path.
 //!
-//! Every update has a number, and a change in it is *open* until it is certain that ovs-vswitchd has applied that
-//! update. A change that is taken back is open all the same: ovs-vswitchd may have applied it in between. A bridge with
-//! an open change is held. One thing cannot be known: a silent change that was waiting already when the agent
-//! connected (or connected again), or that came in one message with the confirmation of another.
+//! Every update has a number, and a change in it is *open* until it is certain that ovs-vswitchd has applied
+//! that update. A change that is taken back is open all the same: ovs-vswitchd may have applied it in
+//! between. A bridge with an open change is held. One thing cannot be known: a silent change that was waiting
+//! already when the agent connected (or connected again), or that came in one message with the confirmation
+//! of another.
 //!
-//! After the database was out of reach, ovs-vswitchd may connect to it later than the agent, and is not woken before:
+//! After the database was out of reach, ovs-vswitchd may connect to it later than the agent, and is not woken
+//! before:
 //!
 //! ```text
 //!           reconnected                update
@@ -20,7 +23,7 @@
 //!      │  the first state  │ └────── reconnected ────┘ │
 //!      ├───────────────────┘                           │
 //!      └───────────────────────────────────────────────┘
-//!        `cur_cfg` moves, or a question is answered that gave time to connect
+//!        `cur_cfg` moves, or a barrier is passed that gave time to connect
 //! ```
 
 mod difference;
@@ -49,8 +52,9 @@ impl Update {
 pub enum Next {
     /// Nothing; the state is settled, or ovs-vswitchd's word is awaited.
     Wait,
-    /// Make sure that ovs-vswitchd has been through its main loop since, then call [`Applied::settled`].
-    Settle {
+    /// Make sure that ovs-vswitchd has been through its main loop since, then call
+    /// [`Applied::barrier_passed`].
+    Barrier {
         /// The newest update, to be given back.
         update: Update,
         /// Whether ovs-vswitchd is to have time first to connect to the database again.
@@ -117,10 +121,10 @@ impl Database {
     }
 }
 
-/// The outstanding question.
+/// A barrier that ovs-vswitchd has yet to pass.
 #[derive(Clone, Copy, Debug)]
-struct Settling {
-    /// The newest update when it was asked for.
+struct Barrier {
+    /// The newest update when it was set.
     update: Update,
     /// The update that had woken ovs-vswitchd last by then.
     alerted: Update,
@@ -142,7 +146,7 @@ pub struct Applied {
     database: Database,
     /// The newest update when the running ovs-vswitchd was last known not to have been replaced.
     seen: Update,
-    settling: Option<Settling>,
+    barrier: Option<Barrier>,
 }
 
 impl Applied {
@@ -151,14 +155,14 @@ impl Applied {
         self.latest.as_ref()
     }
 
-    /// Takes note that the database is in reach again. What was changed and changed back meanwhile does not show in the
-    /// next state, but ovs-vswitchd may be at work on it.
+    /// Takes note that the database is in reach again. What was changed and changed back meanwhile does not
+    /// show in the next state, but ovs-vswitchd may be at work on it.
     pub fn reconnected(&mut self) {
         self.database.reconnect();
     }
 
-    /// Takes the state after a transaction (or after several, if the server put them together), and how it differs from
-    /// the one before.
+    /// Takes the state after a transaction (or after several, if the server put them together), and how it
+    /// differs from the one before.
     pub fn update(&mut self, rows: Arc<Rows>, differences: Differences) -> Next {
         let before = self.newest;
         self.newest = before.next();
@@ -200,16 +204,16 @@ impl Applied {
         self.next()
     }
 
-    /// Takes note that ovs-vswitchd has been through its main loop since [`Next::Settle`]. Whatever it was woken for, it
-    /// has applied everything up to that update; silent changes only if it certainly was.
-    pub fn settled(&mut self, update: Update) -> Next {
-        let Some(settling) = self.settling.take_if(|settling| settling.update == update) else {
+    /// Takes note that ovs-vswitchd has been through its main loop since [`Next::Barrier`]. Whatever it was
+    /// woken for, it has applied everything up to that update; silent changes only if it certainly was.
+    pub fn barrier_passed(&mut self, update: Update) -> Next {
+        let Some(barrier) = self.barrier.take_if(|barrier| barrier.update == update) else {
             return Next::Wait;
         };
-        if settling.connecting {
+        if barrier.connecting {
             self.database.confirm();
         }
-        self.certain_of(settling.alerted, settling.update);
+        self.certain_of(barrier.alerted, barrier.update);
         self.next()
     }
 
@@ -257,19 +261,19 @@ impl Applied {
         });
     }
 
-    /// Asks about whatever ovs-vswitchd was woken for after the last announcement, or all if it is not lagging behind.
+    /// Sets a barrier if ovs-vswitchd was woken for a change that no confirmation is awaited for.
     fn next(&mut self) -> Next {
         let lagging = self.latest.as_deref().is_some_and(|rows| cfg(rows).0 != cfg(rows).1);
         let awaited = lagging.then_some(self.announced);
         let due = |Open { silent, alerting, further: _ }: &Open| {
             (*silent > awaited && *silent <= Some(self.alerted)) || *alerting > awaited
         };
-        if self.settling.is_some() || !self.open.values().any(due) {
+        if self.barrier.is_some() || !self.open.values().any(due) {
             return Next::Wait;
         }
         let (update, connecting) = (self.newest, self.database.holds_back_a_change());
-        self.settling = Some(Settling { update, alerted: self.alerted, connecting });
-        Next::Settle { update, connecting }
+        self.barrier = Some(Barrier { update, alerted: self.alerted, connecting });
+        Next::Barrier { update, connecting }
     }
 }
 

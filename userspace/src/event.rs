@@ -49,8 +49,8 @@ pub enum Event {
         /// Why it is not known whether it has.
         answer: Result<(), String>,
     },
-    /// ovs-vswitchd answered [`Effect::Settle`].
-    Settled(Update),
+    /// ovs-vswitchd has passed an [`Effect::Barrier`].
+    BarrierPassed(Update),
     /// [`Effect::RxVlanOffload`] did not work.
     OffloadRefused {
         /// The device.
@@ -129,8 +129,8 @@ pub enum Effect {
         /// Each with the OpenFlow number of its port.
         frames: Vec<(u16, Vec<u8>)>,
     },
-    /// Wait until ovs-vswitchd has been through its main loop; answer with [`Event::Settled`].
-    Settle {
+    /// Wait until ovs-vswitchd has been through its main loop; answer with [`Event::BarrierPassed`].
+    Barrier {
         /// To be repeated in the answer.
         update: Update,
         /// Whether ovs-vswitchd is to have time first to connect to the database again.

@@ -142,7 +142,7 @@ async fn a_transaction_is_one_event_and_comes_within_milliseconds() {
 }
 
 #[tokio::test]
-async fn after_a_round_every_client_was_sent_what_one_was_sent() {
+async fn after_a_barrier_every_client_was_sent_what_one_was_sent() {
     let ovs = PrivateOvs::start();
     let mut events = follow(ovs.socket());
     connected(&mut events).await;
@@ -156,7 +156,7 @@ async fn after_a_round_every_client_was_sent_what_one_was_sent() {
         writer.write_all(request.to_string().as_bytes()).await.unwrap();
         assert!(writer.read(&mut [0; 4096]).await.unwrap() > 0);
         changed(&mut events).await;
-        ovsdb::wait_round(&endpoint).await;
+        ovsdb::barrier(&endpoint).await;
         for other in &mut others {
             let read = other.read(&mut [0; 4096]);
             assert!(read.is_ok_and(|length| length > 0), "change {n} has not been sent to another client");

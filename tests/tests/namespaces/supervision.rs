@@ -72,7 +72,7 @@ fn a_question_that_panics_takes_the_agent_with_it() {
     fails("panic", "poll", None, |_| {});
     // An operator's change of something else than VLANs has the bridge asked anew.
     fails("panic", "probe", None, set("other_config:priority-tags=always"));
-    fails("panic", "settle", None, |switch| drop(switch.ovs().vsctl("--no-wait set Port p3 tag=11")));
+    fails("panic", "barrier", None, |switch| drop(switch.ovs().vsctl("--no-wait set Port p3 tag=11")));
     fails("panic", "drain", None, set("tag=11"));
     // The stations of a port that is gone are freed; p3 is all that is left in the VLAN.
     fails_and_then("panic", "free", None, |switch| drop(switch.ovs().vsctl("del-port p2")), "p3");

@@ -142,9 +142,9 @@ impl<D: Dataplane> Agent<D> {
                 self.on_shown(&bridge, question, answer);
                 false
             }
-            Event::Settled(update) => {
-                let next = self.applied.settled(update);
-                self.settle(next);
+            Event::BarrierPassed(update) => {
+                let next = self.applied.barrier_passed(update);
+                self.set_barrier(next);
                 true
             }
             Event::OffloadRefused { ifindex, cause } => self.on_offload_refused(ifindex, cause),
@@ -233,15 +233,15 @@ impl<D: Dataplane> Agent<D> {
                     self.watched.entry(name).or_default();
                 }
                 let next = self.applied.update(rows, differences);
-                self.settle(next);
+                self.set_barrier(next);
             }
         }
         true
     }
 
-    fn settle(&mut self, next: Next) {
-        if let Next::Settle { update, connecting } = next {
-            self.effects.push(Effect::Settle { update, connecting });
+    fn set_barrier(&mut self, next: Next) {
+        if let Next::Barrier { update, connecting } = next {
+            self.effects.push(Effect::Barrier { update, connecting });
         }
     }
 

@@ -7,8 +7,8 @@ use crate::ovsdb::{OvsdbEvent, Uuid};
 enum Step {
     /// The database changes, and the agent is told.
     Write(fn(&mut Database)),
-    /// ovs-vswitchd answers the outstanding question.
-    Settle,
+    /// ovs-vswitchd passes the outstanding barrier.
+    Pass,
     Tick,
     Restart,
     /// The database is in reach again, and its state is read.
@@ -16,7 +16,7 @@ enum Step {
     /// The same, and it has changed.
     ReconnectWith(fn(&mut Database)),
 }
-use Step::{Reconnect, ReconnectWith, Restart, Settle, Tick, Write};
+use Step::{Pass, Reconnect, ReconnectWith, Restart, Tick, Write};
 
 /// How bridge `br0` is to stand after a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +34,7 @@ struct Story {
     watch: Watch,
     applied: Applied,
     update: Option<Update>,
-    /// Whether the last question waits for ovs-vswitchd to connect.
+    /// Whether the last barrier waits for ovs-vswitchd to connect.
     connecting: bool,
 }
 
@@ -51,7 +51,7 @@ impl Story {
         assert!(story.applied.hold("br0").unwrap().contains("not been read"));
         story.take(Write(|_| {}));
         assert_eq!(story.held(), Applying, "what came in one message may have changed since");
-        story.take(Settle);
+        story.take(Pass);
         assert_eq!(story.held(), No);
         story
     }
@@ -68,7 +68,7 @@ impl Story {
                 change(&mut self.database);
                 self.read()
             }
-            Settle => self.applied.settled(self.update.take().expect("it was asked")),
+            Pass => self.applied.barrier_passed(self.update.take().expect("a barrier")),
             Tick => {
                 self.applied.not_restarted();
                 Next::Wait
@@ -86,8 +86,8 @@ impl Story {
                 return self.take(Reconnect);
             }
         };
-        if let Next::Settle { update, connecting } = next {
-            assert_eq!(self.update.replace(update), None, "one question at a time");
+        if let Next::Barrier { update, connecting } = next {
+            assert_eq!(self.update.replace(update), None, "one barrier at a time");
             self.connecting = connecting;
         }
     }
@@ -157,25 +157,25 @@ fn the_last_of_several_announcements_counts() {
 
 #[test]
 fn an_alerting_change_is_settled_by_asking() {
-    tell([(Write(RETAG), Applying), (Settle, No)]);
+    tell([(Write(RETAG), Applying), (Pass, No)]);
 }
 
 #[test]
 fn alerting_changes_during_a_question_are_asked_for_again() {
-    let story = tell([(Write(RETAG), Applying), (Write(TAG_BACK), Applying), (Settle, Applying)]);
+    let story = tell([(Write(RETAG), Applying), (Write(TAG_BACK), Applying), (Pass, Applying)]);
     assert!(story.update.is_some());
-    tell([(Write(RETAG), Applying), (Write(TAG_BACK), Applying), (Settle, Applying), (Settle, No)]);
+    tell([(Write(RETAG), Applying), (Write(TAG_BACK), Applying), (Pass, Applying), (Pass, No)]);
 }
 
 #[test]
 fn an_alerting_change_after_an_announcement_is_asked_for() {
     let announced = |database: &mut Database| database.announce();
-    tell([(Write(announced), No), (Write(RETAG), Applying), (Write(CONFIRM), Applying), (Settle, No)]);
+    tell([(Write(announced), No), (Write(RETAG), Applying), (Write(CONFIRM), Applying), (Pass, No)]);
 }
 
 #[test]
 fn a_silent_change_waits_for_any_other() {
-    tell([(Write(TRUNKS), Waiting), (Tick, Waiting), (Write(RETAG), Applying), (Settle, No)]);
+    tell([(Write(TRUNKS), Waiting), (Tick, Waiting), (Write(RETAG), Applying), (Pass, No)]);
     let announced = |database: &mut Database| database.announce();
     tell([(Write(TRUNKS), Waiting), (Write(announced), Applying), (Write(CONFIRM), No)]);
 }
@@ -187,7 +187,7 @@ fn a_silent_change_that_is_taken_back_may_be_in_force() {
 
 #[test]
 fn a_silent_change_after_an_alerting_one_is_not_settled_with_it() {
-    tell([(Write(RETAG), Applying), (Write(TRUNKS), Applying), (Settle, Waiting)]);
+    tell([(Write(RETAG), Applying), (Write(TRUNKS), Applying), (Pass, Waiting)]);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn an_announcement_that_comes_with_its_confirmation_is_asked_for() {
         database.announce();
         database.confirm();
     };
-    tell([(Write(both), Applying), (Settle, No)]);
+    tell([(Write(both), Applying), (Pass, No)]);
 }
 
 #[test]
@@ -217,8 +217,8 @@ fn a_restart_applies_what_was_there_before_it() {
 
 #[test]
 fn what_was_changed_and_changed_back_out_of_sight_is_asked_for() {
-    tell([(Reconnect, Applying), (Settle, No)]);
-    tell([(Write(RETAG), Applying), (Reconnect, Applying), (Settle, Applying), (Settle, No)]);
+    tell([(Reconnect, Applying), (Pass, No)]);
+    tell([(Write(RETAG), Applying), (Reconnect, Applying), (Pass, Applying), (Pass, No)]);
 }
 
 #[test]
@@ -228,13 +228,13 @@ fn what_has_changed_waits_for_ovs_vswitchd_to_connect_again() {
     // While it was out of reach, or soon after.
     let retagged = || ReconnectWith(RETAG);
     assert!(tell([(retagged(), Applying)]).connecting);
-    let mut story = tell([(Reconnect, Applying), (Settle, No), (Write(RETAG), Applying)]);
+    let mut story = tell([(Reconnect, Applying), (Pass, No), (Write(RETAG), Applying)]);
     assert!(story.connecting);
-    story.take(Settle);
+    story.take(Pass);
     story.take(Write(TAG_BACK));
     assert!(!story.connecting, "it has had its time");
-    // During a question that did not wait.
-    let story = tell([(Reconnect, Applying), (Write(RETAG), Applying), (Settle, Applying)]);
+    // During a barrier that did not wait.
+    let story = tell([(Reconnect, Applying), (Write(RETAG), Applying), (Pass, Applying)]);
     assert!(story.connecting);
     // Its confirmation of anything says that it is connected.
     let announced = |database: &mut Database| {
@@ -243,7 +243,7 @@ fn what_has_changed_waits_for_ovs_vswitchd_to_connect_again() {
     };
     let story = tell([
         (Reconnect, Applying),
-        (Settle, No),
+        (Pass, No),
         (Write(announced), Applying),
         (Write(CONFIRM), No),
         (Write(TAG_BACK), Applying),
@@ -253,7 +253,7 @@ fn what_has_changed_waits_for_ovs_vswitchd_to_connect_again() {
 
 #[test]
 fn a_silent_change_waits_over_a_reconnection() {
-    tell([(Write(TRUNKS), Waiting), (Reconnect, Applying), (Settle, Waiting)]);
+    tell([(Write(TRUNKS), Waiting), (Reconnect, Applying), (Pass, Waiting)]);
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn every_other_column_is_alerting() {
         },
     ];
     for change in changes {
-        tell([(Write(change), Applying), (Settle, No)]);
+        tell([(Write(change), Applying), (Pass, No)]);
     }
     for silent in [TRUNKS, |database: &mut Database| database.port("p1").vlan_mode = Some("access".into())] {
         tell([(Write(silent), Waiting)]);
@@ -326,9 +326,9 @@ fn another_bridges_changes_hold_only_that() {
     };
     let story = tell([(Write(other), No)]);
     assert!(story.applied.hold("br1").is_some());
-    let story = tell([(Write(other), No), (Settle, No)]);
+    let story = tell([(Write(other), No), (Pass, No)]);
     assert_eq!(story.applied.hold("br1"), None);
-    tell([(Write(|database| database.delete_bridge("br0")), Applying), (Settle, No)]);
+    tell([(Write(|database| database.delete_bridge("br0")), Applying), (Pass, No)]);
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn a_mirrors_row_is_its_bridges() {
         let mirror = database.rows.mirrors.values_mut().next().unwrap();
         Arc::make_mut(mirror).select_all = false;
     };
-    tell([(Write(mirrored), Applying), (Settle, No), (Write(row), Applying), (Settle, No)]);
+    tell([(Write(mirrored), Applying), (Pass, No), (Write(row), Applying), (Pass, No)]);
 }
 
 #[test]

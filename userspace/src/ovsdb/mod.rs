@@ -20,5 +20,5 @@ pub use endpoint::{Endpoint, ParseEndpointError};
 pub use rows::{
     BridgeRow, FlowSampleCollectorSetRow, InterfaceRow, ManagerRow, MirrorRow, OpenVSwitchRow, PortRow, Rows,
 };
-pub use session::{Observer, OvsdbEvent, run, wait_round};
+pub use session::{Observer, OvsdbEvent, barrier, run};
 pub use value::Uuid;

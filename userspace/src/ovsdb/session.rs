@@ -158,13 +158,13 @@ impl<O: Observer> Outlet<O> {
 /// ovsdb-server serves its clients one after the other: it sends a client what is new for it, takes one request of it,
 /// answers, and goes on to the next (OVS `ovsdb/jsonrpc-server.c`, `ovsdb_jsonrpc_session_run`). Between the answers to two
 /// requests, the second of which is made after the first answer came, each had its turn.
-pub async fn wait_round(endpoint: &Endpoint) {
-    while twice_around(endpoint).await.is_err() {
+pub async fn barrier(endpoint: &Endpoint) {
+    while try_barrier(endpoint).await.is_err() {
         sleep(FIRST_DELAY).await;
     }
 }
 
-async fn twice_around(endpoint: &Endpoint) -> Result<(), SessionError> {
+async fn try_barrier(endpoint: &Endpoint) -> Result<(), SessionError> {
     let mut server = Server::connect(endpoint).await?;
     for _ in 0..2 {
         let answer = server.ask("echo", json!([])).await?;

@@ -93,14 +93,14 @@ impl Executor {
                     let _ = events.send(Event::Shown { bridge, question, answer }).await;
                 });
             }
-            Effect::Settle { update, connecting } => {
+            Effect::Barrier { update, connecting } => {
                 let (database, ovs_rundir) = (self.ovsdb.clone(), self.ovs_rundir.clone());
                 let start = if connecting { self.database_back + CONNECTS } else { Instant::now() };
                 tokio::spawn(async move {
-                    fault::check("settle");
+                    fault::check("barrier");
                     sleep_until(start).await;
-                    settle(&database, &ovs_rundir).await;
-                    let _ = events.send(Event::Settled(update)).await;
+                    barrier(&database, &ovs_rundir).await;
+                    let _ = events.send(Event::BarrierPassed(update)).await;
                 });
             }
             Effect::Follow(bridges) => self.follow(bridges, tasks),
@@ -136,8 +136,8 @@ impl Executor {
 }
 
 /// Returns when ovs-vswitchd has applied whatever it is woken for by what the database has sent us.
-async fn settle(database: &Endpoint, ovs_rundir: &Path) {
-    ovsdb::wait_round(database).await;
+async fn barrier(database: &Endpoint, ovs_rundir: &Path) {
+    ovsdb::barrier(database).await;
     // ovs-vswitchd has been sent it too now. In each turn of its main loop it reads what the database sent, applies it, takes
     // new connections to its command socket, and answers (OVS `vswitchd/ovs-vswitchd.c`; `lib/unixctl.c`,
     // `unixctl_server_run`). The first answer may be of a turn that was under way; a connection made after it is taken in a

@@ -119,13 +119,13 @@ async fn a_database_that_damages_an_update_is_current_again() {
 }
 
 #[tokio::test]
-async fn a_round_is_waited_for_again_when_an_answer_is_damaged() {
+async fn a_barrier_is_asked_for_again_when_an_answer_is_damaged() {
     join_all(Damage::ALL.map(|damage| async move {
         let (_ovs, relay, socket) = database();
         relay.arm(damage, is_reply);
         let endpoint = trunkline::ovsdb::Endpoint::Unix(socket);
-        let round = timeout(BOUND, trunkline::ovsdb::wait_round(&endpoint)).await;
-        assert!(round.is_ok() && relay.is_done(), "{damage:?}: no round within {BOUND:?}");
+        let barrier = timeout(BOUND, trunkline::ovsdb::barrier(&endpoint)).await;
+        assert!(barrier.is_ok() && relay.is_done(), "{damage:?}: no barrier within {BOUND:?}");
     }))
     .await;
 }

@@ -272,17 +272,17 @@ fn poll_from_before_a_change_counts_for_nothing() {
 }
 
 #[test]
-fn change_without_announcement_is_settled_first() {
+fn change_without_announcement_waits_for_a_barrier() {
     let mut rig = Rig::running();
     rig.write(|database| database.port("p1").tag = Some(20));
     assert!(!rig.active("br0"));
-    let Some(Effect::Settle { update, connecting: false }) = rig.effects.pop_front() else {
+    let Some(Effect::Barrier { update, connecting: false }) = rig.effects.pop_front() else {
         panic!("ovs-vswitchd is not waited for")
     };
     assert!(rig.effects.is_empty(), "nothing is asked before");
     rig.wait(2);
     assert!(!rig.active("br0"));
-    rig.feed(Event::Settled(update));
+    rig.feed(Event::BarrierPassed(update));
     rig.answer();
     assert!(rig.active("br0") && rig.installed()[&1].rules.pvid == 20);
 }

@@ -287,7 +287,7 @@ impl Story {
 
     fn carry_out(&mut self, effect: Effect) {
         // ovs-vswitchd has been through its main loop by then.
-        if matches!(effect, Effect::Settle { .. }) && self.woken {
+        if matches!(effect, Effect::Barrier { .. }) && self.woken {
             self.reconfigure();
             self.check();
         }

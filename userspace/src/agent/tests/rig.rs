@@ -215,7 +215,7 @@ impl Rig {
     /// Does what `run` does.
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Settle { update, .. } => self.feed(Event::Settled(update)),
+            Effect::Barrier { update, .. } => self.feed(Event::BarrierPassed(update)),
             Effect::Probe { bridge, question, .. } => {
                 let (flow_table, stations) = self.found(&bridge, question, false);
                 let side = self.side(&bridge);
