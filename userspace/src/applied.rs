@@ -32,6 +32,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::desired::Reason;
 use crate::ovsdb::Rows;
 
 pub use difference::Differences;
@@ -229,18 +230,17 @@ impl Applied {
     }
 
     /// Returns why a bridge has to be held, if it has to.
-    pub fn hold(&self, bridge: &str) -> Option<&'static str> {
+    pub fn hold(&self, bridge: &str) -> Option<Reason> {
         if self.latest.is_none() {
-            return Some("the database has not been read yet");
+            return Some(Reason::DatabaseUnread);
         }
         let open = self.open.get(bridge)?;
         Some(if open.alerting.is_none() && open.silent > Some(self.alerted) {
-            "a change of trunks, vlan_mode, stp_enable or rstp_enable was written without waiting, and ovs-vswitchd \
-             applies it only with the next change (any `ovs-vsctl set` without --no-wait)"
+            Reason::SilentChange
         } else if self.database.holds_back_a_change() {
-            "the configuration has changed, and ovs-vswitchd may have yet to connect to the database again"
+            Reason::Reconnecting
         } else {
-            "ovs-vswitchd is applying a change of configuration"
+            Reason::Applying
         })
     }
 

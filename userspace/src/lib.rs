@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod applied;
 pub mod cli;
+mod coded;
 pub mod config;
 pub mod control;
 pub mod dataplane;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use trunkline_core::abi;
 
 use crate::dataplane::{BridgeNo, BridgeTimes, Installed, InstalledPort, Op, PortNo};
+use crate::desired::Reason;
 
 /// What is to be done, in this order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -103,32 +104,26 @@ impl Default for Numbers {
 
 impl Numbers {
     /// The number of a bridge, a new one if need be; an error says that all are taken.
-    pub fn bridge(&mut self, name: &str) -> Result<BridgeNo, String> {
+    pub fn bridge(&mut self, name: &str) -> Result<BridgeNo, Reason> {
         if let Some(number) = self.bridges.get(name) {
             return Ok(*number);
         }
         let taken: BTreeSet<_> = self.bridges.values().copied().collect();
         let free = (0..abi::MAX_BRIDGES as u16).map(BridgeNo).find(|number| !taken.contains(number));
-        let free = free.ok_or_else(|| {
-            format!("{} bridges are accelerated already, the most there can be", abi::MAX_BRIDGES)
-        })?;
+        let free = free.ok_or(Reason::TooManyBridges { most: abi::MAX_BRIDGES })?;
         self.bridges.insert(name.to_owned(), free);
         Ok(free)
     }
 
     /// The number of the port with this device, a new one if need be; an error says what is exhausted.
-    pub fn port(&mut self, ifindex: u32) -> Result<PortNo, String> {
+    pub fn port(&mut self, ifindex: u32) -> Result<PortNo, Reason> {
         let slot = ifindex % abi::IFINDEX_SLOTS;
         match self.slots.get(&slot) {
             Some((known, number)) if *known == ifindex => return Ok(*number),
-            Some(_) => {
-                return Err(format!("another port's interface index shares its place {slot} in the table"));
-            }
+            Some(_) => return Err(Reason::SlotTaken { slot }),
             None => {}
         }
-        let free = self.free.pop_first().ok_or_else(|| {
-            format!("{} ports are accelerated already, the most there can be", abi::MAX_PORTS)
-        })?;
+        let free = self.free.pop_first().ok_or(Reason::TooManyPorts { most: abi::MAX_PORTS })?;
         self.slots.insert(slot, (ifindex, free));
         Ok(free)
     }
@@ -313,12 +308,12 @@ mod tests {
         let first = numbers.port(5).unwrap();
         assert_eq!((numbers.port(5), numbers.known_port(5)), (Ok(first), Some(first)));
         let same_slot = 5 + abi::IFINDEX_SLOTS;
-        assert!(numbers.port(same_slot).unwrap_err().contains("shares its place"));
+        assert!(numbers.port(same_slot).unwrap_err().to_string().contains("shares its place"));
         assert_eq!(numbers.known_port(same_slot), None);
         for ifindex in 6..5 + abi::MAX_PORTS {
             numbers.port(ifindex).unwrap();
         }
-        assert!(numbers.port(60_000).unwrap_err().contains("1024 ports"));
+        assert!(numbers.port(60_000).unwrap_err().to_string().contains("1024 ports"));
         numbers.retain(&state(&[(first.0, port(5, 10))], false));
         assert_eq!(numbers.port(60_000), Ok(PortNo(1)));
     }
@@ -329,7 +324,7 @@ mod tests {
         for name in 0..abi::MAX_BRIDGES {
             numbers.bridge(&format!("br{name}")).unwrap();
         }
-        assert!(numbers.bridge("one more").unwrap_err().contains("128 bridges"));
+        assert!(numbers.bridge("one more").unwrap_err().to_string().contains("128 bridges"));
         numbers.retain(&state(&[(0, port(5, 10))], false));
         assert_eq!((numbers.known_bridge("br0"), numbers.known_bridge("br1")), (Some(B), None));
         assert_eq!(numbers.bridge("one more"), Ok(BridgeNo(1)));

@@ -7,7 +7,7 @@ use trunkline_core::{Decision, DropReason, Hook, Outcome, PuntReason, Verdict, V
 
 use crate::agent::Agent;
 use crate::dataplane::{Dataplane, DataplaneError, Hooks, PortNo};
-use crate::desired::{DesiredBridge, DesiredPort};
+use crate::desired::{DesiredBridge, DesiredPort, Reason};
 use crate::explain::{Snapshot, explain};
 use crate::frame_text::hex;
 
@@ -50,6 +50,8 @@ pub struct BridgeStatus {
     pub accelerated: bool,
     /// Why it does not.
     pub reason: Option<String>,
+    /// The same for scripts: [`Reason::code`].
+    pub reason_code: Option<String>,
     /// All its ports, by name.
     pub ports: Vec<PortStatus>,
 }
@@ -69,6 +71,8 @@ pub struct PortStatus {
     pub accelerated: bool,
     /// Why they are not.
     pub reason: Option<String>,
+    /// The same for scripts: [`Reason::code`].
+    pub reason_code: Option<String>,
     /// A restriction of an accelerated port.
     pub note: Option<String>,
     /// The effective mode.
@@ -183,21 +187,27 @@ impl<D: Dataplane> Agent<D> {
 
     fn bridge_status(&self, bridge: &DesiredBridge) -> BridgeStatus {
         let accelerated = self.is_active(&bridge.name);
-        let not_yet = || (!accelerated).then(|| "it is about to be accelerated".to_owned());
+        let not_yet = || (!accelerated).then_some(Reason::AboutToSwitch);
         let reason = bridge.reason.clone().or_else(|| self.hold(&bridge.name)).or_else(not_yet);
         let ports = bridge.ports.iter().map(|port| {
             let hooks = self.installed_hooks(&bridge.name, port);
             let installed = hooks.is_some();
             let own = port.rules.as_ref().err().cloned();
-            let of_bridge = || reason.as_ref().map(|reason| format!("bridge {}: {reason}", bridge.name));
-            let not_yet = || (!installed).then(|| "its program is not attached yet".to_owned());
+            let accelerated = installed && accelerated && own.is_none();
+            let of_bridge = || {
+                let cause = Box::new(reason.clone()?);
+                Some(Reason::OfBridge { bridge: bridge.name.clone(), cause })
+            };
+            let not_yet = || (!installed).then_some(Reason::NotAttached);
+            let reason = own.or_else(of_bridge).or_else(not_yet);
             PortStatus {
                 name: port.name.clone(),
                 ifindex: port.ifindex,
                 hook: hooks.map_or("none", Hooks::label).to_owned(),
                 hook_reason: port.hook.as_ref().filter(|_| installed).map(|chosen| chosen.reason.clone()),
-                accelerated: installed && accelerated && own.is_none(),
-                reason: own.or_else(of_bridge).or_else(not_yet),
+                accelerated,
+                reason: text(&reason),
+                reason_code: code(&reason),
                 note: port
                     .not_a_target
                     .as_ref()
@@ -212,7 +222,8 @@ impl<D: Dataplane> Agent<D> {
             datapath: bridge.datapath.clone(),
             accelerated,
             ports: ports.collect(),
-            reason,
+            reason: text(&reason),
+            reason_code: code(&reason),
         }
     }
 
@@ -388,6 +399,14 @@ fn cannot_trace(error: &DataplaneError, frame: &[u8]) -> String {
              {ALWAYS_TAKEN}: shorten the payload"
         ),
     }
+}
+
+fn text(reason: &Option<Reason>) -> Option<String> {
+    reason.as_ref().map(Reason::to_string)
+}
+
+fn code(reason: &Option<Reason>) -> Option<String> {
+    reason.as_ref().map(|reason| reason.code().to_owned())
 }
 
 fn labelled(counters: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use crate::applied::{Applied, DatabaseEvent, Next};
 use crate::config::VswitchdRun;
 use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Hooks, Installed, PortNo};
-use crate::desired::{DesiredBridge, DesiredPort};
+use crate::desired::{DesiredBridge, DesiredPort, Reason};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::links::{Link, LinkEvent, Links};
 use crate::openflow::OpenFlowEvent;
@@ -80,7 +80,7 @@ pub struct Agent<D> {
 #[derive(Debug)]
 struct Failure {
     incarnation: u32,
-    cause: String,
+    cause: Reason,
     retry_s: u32,
 }
 
@@ -89,7 +89,7 @@ struct Failure {
 #[derive(Debug)]
 struct Refusal {
     link: Arc<Link>,
-    cause: String,
+    cause: Reason,
 }
 
 impl<D: Dataplane> Agent<D> {
@@ -277,7 +277,7 @@ impl<D: Dataplane> Agent<D> {
                 // Most likely ovs-vswitchd ended; if not, its flags and flows may change unnoticed.
                 debug!(bridge, cause, "OpenFlow connection lost");
                 watched.unfollow();
-                watched.port_flags = Err(format!("its OpenFlow port flags cannot be read: {cause}"));
+                watched.port_flags = Err(Reason::PortFlagsUnreadable { cause });
             }
         }
         true
@@ -297,8 +297,9 @@ impl<D: Dataplane> Agent<D> {
                 watched.answered(question, probe, self.now_s);
             }
             Err(cause) => {
+                let cause = Reason::NoAnswer { cause };
                 if watched.trouble.as_ref() != Some(&cause) {
-                    warn!(bridge, cause, "Open vSwitch has all frames of the bridge");
+                    warn!(bridge, cause = cause.to_string(), "Open vSwitch has all frames of the bridge");
                 }
                 watched.failed(cause, self.now_s);
             }
@@ -367,10 +368,10 @@ impl<D: Dataplane> Agent<D> {
 
     fn on_trouble(&mut self, bridge: &str, error: &DataplaneError) -> bool {
         let Some(watched) = self.watched.get_mut(bridge) else { return true };
-        let cause = error.to_string();
+        let cause = Reason::StepFailed { cause: error.to_string() };
         // It is tried again every second.
         if watched.told.as_ref() != Some(&cause) {
-            warn!(cause, bridge, "Open vSwitch has all frames of the bridge");
+            warn!(cause = cause.to_string(), bridge, "Open vSwitch has all frames of the bridge");
             watched.told = Some(cause.clone());
         }
         watched.failed(cause, self.now_s);
@@ -432,10 +433,10 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// Why a bridge cannot be judged at this moment; `None` if it can.
-    pub(crate) fn hold(&self, bridge: &str) -> Option<String> {
+    pub(crate) fn hold(&self, bridge: &str) -> Option<Reason> {
         self.doubt(bridge).or_else(|| match self.watched.get(bridge) {
             Some(watched) => watched.hold(),
-            None => Some("it is new".to_owned()),
+            None => Some(Reason::NewBridge),
         })
     }
 
@@ -448,14 +449,14 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// Why not even its configuration is certain.
-    fn doubt(&self, bridge: &str) -> Option<String> {
+    fn doubt(&self, bridge: &str) -> Option<Reason> {
         if let Err(cause) = &self.database {
-            return Some(format!("the database is out of reach: {cause}"));
+            return Some(Reason::DatabaseUnreachable { cause: cause.clone() });
         }
         if let Some(cause) = &self.links_trouble {
-            return Some(format!("the kernel's devices cannot be read: {cause}"));
+            return Some(Reason::DevicesUnreadable { cause: cause.clone() });
         }
-        self.applied.hold(bridge).map(str::to_owned)
+        self.applied.hold(bridge)
     }
 
     /// The number of an accelerated port of a bridge.

@@ -7,7 +7,7 @@ use trunkline_core::abi;
 
 use super::{Agent, Failure, LOOK_S, RETRY_S, Refusal, Watched};
 use crate::dataplane::{BridgeNo, BridgeTimes, Dataplane, Hooks, Installed, InstalledPort, Op, PortNo};
-use crate::desired::{self, DesiredBridge, DesiredPort, World};
+use crate::desired::{self, DesiredBridge, DesiredPort, Reason, World};
 use crate::event::Effect;
 use crate::ovsdb::Rows;
 use crate::plan::{Plan, plan};
@@ -50,11 +50,7 @@ impl<D: Dataplane> Agent<D> {
         let facts = self.watched.iter();
         let facts = facts.filter_map(|(name, watched)| Some((name.clone(), watched.facts()?))).collect();
         let refused = self.offloads.iter().filter_map(|(ifindex, offload)| {
-            let cause = offload.refused.as_ref()?;
-            Some((
-                *ifindex,
-                format!("rx-vlan-offload hides tags from XDP and cannot be switched off: {cause}"),
-            ))
+            Some((*ifindex, Reason::RxVlanOffload { cause: offload.refused.clone()? }))
         });
         let without_xdp = self.without_xdp.iter().map(|(ifindex, refusal)| (*ifindex, refusal.cause.clone()));
         let mut desired = desired::compile(&World {
@@ -193,11 +189,8 @@ impl<D: Dataplane> Agent<D> {
             return;
         };
         let Some(link) = self.links.get(&ifindex) else { return };
-        let place = if devices.insert(ifindex) {
-            self.numbers.port(ifindex)
-        } else {
-            Err("another port has the same device".to_owned())
-        };
+        let place =
+            if devices.insert(ifindex) { self.numbers.port(ifindex) } else { Err(Reason::SharedDevice) };
         let installed = &self.dataplane.installed().ports;
         match place {
             // It is put in again when it is out.
@@ -221,7 +214,7 @@ impl<D: Dataplane> Agent<D> {
     /// Takes the steps. If one fails that makes a change safe or is part of one, no bridge begins to switch: the rest
     /// is planned again.
     pub(super) fn carry_out(&mut self, plan: &Plan) {
-        let mut incomplete: Option<String> = None;
+        let mut incomplete: Option<Reason> = None;
         for op in &plan.steps {
             match op {
                 Op::Suspend(bridge) => {
@@ -249,12 +242,12 @@ impl<D: Dataplane> Agent<D> {
                 None => self.activate(*bridge, *times),
             };
             if let Err(cause) = activated {
-                self.postpone(*bridge, &cause);
+                self.postpone(*bridge, cause);
             }
         }
     }
 
-    fn step(&mut self, op: &Op) -> Result<(), String> {
+    fn step(&mut self, op: &Op) -> Result<(), Reason> {
         debug!(?op, "step");
         let done = self.dataplane.apply(op);
         if let Err(error) = &done {
@@ -268,25 +261,27 @@ impl<D: Dataplane> Agent<D> {
                 Ok(()) => drop(self.incarnations.insert(*place, incarnation)),
                 // tc alone may do.
                 Err(error) if port.hooks == Hooks::XdpAndTc => {
-                    let refusal = Refusal { link: link.clone(), cause: error.to_string() };
+                    let cause = Reason::XdpRefused { cause: error.to_string() };
+                    let refusal = Refusal { link: link.clone(), cause };
                     self.without_xdp.insert(port.ifindex, refusal);
                 }
                 Err(error) => {
-                    let failure = Failure { incarnation, cause: error.to_string(), retry_s };
+                    let cause = Reason::InstallFailed { cause: error.to_string() };
+                    let failure = Failure { incarnation, cause, retry_s };
                     self.failed.insert(port.ifindex, failure);
                 }
             }
         }
-        done.map_err(|error| error.to_string())
+        done.map_err(|error| Reason::StepFailed { cause: error.to_string() })
     }
 
     /// Lets a bridge switch, and has its stations confirmed. If the database has news of it that the agent has yet to hear, nothing
     /// happens: it is planned again with these, or a second later.
-    fn activate(&mut self, bridge: BridgeNo, times: BridgeTimes) -> Result<(), String> {
+    fn activate(&mut self, bridge: BridgeNo, times: BridgeTimes) -> Result<(), Reason> {
         debug!(?bridge, ?times, "activate");
         let Some(name) = self.numbers.bridge_name(bridge).map(str::to_owned) else { return Ok(()) };
         let known = self.watched.get_mut(&name).and_then(|watched| watched.known_mut());
-        let rows = known.ok_or("it is to be asked again")?.stations.take();
+        let rows = known.ok_or(Reason::AskedAgain)?.stations.take();
         let reconciled = match &rows {
             Some(rows) => self.reconcile(&name, rows, u32::MAX, self.now_s).map(drop),
             None => Ok(()),
@@ -310,10 +305,10 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// The bridge is asked again, in a moment.
-    fn postpone(&mut self, bridge: BridgeNo, cause: &str) {
+    fn postpone(&mut self, bridge: BridgeNo, cause: Reason) {
         let name = self.numbers.bridge_name(bridge);
         if let Some(watched) = name.and_then(|name| self.watched.get_mut(name)) {
-            watched.failed(cause.to_owned(), self.now_s);
+            watched.failed(cause, self.now_s);
         }
     }
 

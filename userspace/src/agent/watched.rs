@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::show::Showing;
 use super::stations::SWEEP_S;
-use crate::desired::BridgeFacts;
+use crate::desired::{BridgeFacts, Reason};
 use crate::event::{Effect, Probe};
 use crate::openflow::PortFlags;
 use crate::unixctl::{FdbAge, FdbRow, FdbStats, FlowTable};
@@ -19,11 +19,11 @@ const MOST_PROBES: u32 = 10;
 pub(super) struct Watched {
     inquiry: Inquiry,
     /// By OpenFlow port number, or why they are not known.
-    pub(super) port_flags: Result<BTreeMap<u16, PortFlags>, String>,
+    pub(super) port_flags: Result<BTreeMap<u16, PortFlags>, Reason>,
     /// Why the last question had no answer.
-    pub(super) trouble: Option<String>,
+    pub(super) trouble: Option<Reason>,
     /// The cause of which the log was told since the bridge last switched.
-    pub(super) told: Option<String>,
+    pub(super) told: Option<Reason>,
     /// The second of the last question, and the questions in it.
     asked: (u32, u32),
     pub(super) showing: Showing,
@@ -95,7 +95,7 @@ impl Watched {
 
     /// Changes went unnoticed until now.
     pub(super) fn unfollow(&mut self) {
-        self.port_flags = Err("its OpenFlow port flags are being read".to_owned());
+        self.port_flags = Err(Reason::ReadingPortFlags);
         self.void();
     }
 
@@ -174,7 +174,7 @@ impl Watched {
         });
     }
 
-    pub(super) fn failed(&mut self, cause: String, now_s: u32) {
+    pub(super) fn failed(&mut self, cause: Reason, now_s: u32) {
         self.trouble = Some(cause);
         self.inquiry = Inquiry::Failed(now_s + 1);
     }
@@ -210,11 +210,11 @@ impl Watched {
     }
 
     /// Why the bridge cannot be judged; `None` if it can.
-    pub(super) fn hold(&self) -> Option<String> {
+    pub(super) fn hold(&self) -> Option<Reason> {
         match (&self.inquiry, &self.port_flags, &self.trouble) {
             (Inquiry::Known(_), Ok(_), _) => None,
             (_, Err(cause), _) | (_, _, Some(cause)) => Some(cause.clone()),
-            _ => Some("ovs-vswitchd is being asked for its flows and stations".to_owned()),
+            _ => Some(Reason::Asking),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Story {
     /// With `br0` in force.
     fn begin() -> Self {
         let mut story = Self::new(Database::small());
-        assert!(story.applied.hold("br0").unwrap().contains("not been read"));
+        assert_eq!(story.applied.hold("br0"), Some(Reason::DatabaseUnread));
         story.take(Write(|_| {}));
         assert_eq!(story.held(), Applying, "what came in one message may have changed since");
         story.take(Pass);
@@ -95,7 +95,7 @@ impl Story {
     fn held(&self) -> Held {
         match self.applied.hold("br0") {
             None => No,
-            Some(reason) if reason.contains("without waiting") => Waiting,
+            Some(Reason::SilentChange) => Waiting,
             Some(_) => Applying,
         }
     }

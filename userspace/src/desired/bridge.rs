@@ -4,100 +4,67 @@ use crate::dataplane::BridgeTimes;
 use crate::ovsdb::{BridgeRow, ManagerRow, OpenVSwitchRow, Uuid};
 use crate::unixctl::FlowTable;
 
-use super::{BridgeFacts, World, mirror};
+use super::reason::About;
+use super::{BridgeFacts, Reason, World, mirror};
 
 /// `mac-aging-time` where it is unset, and its bounds (OVS `lib/mac-learning.c`), in seconds.
 const AGEING_S: (u32, u32, u32) = (300, 15, 3600);
 /// `mac-table-size` where it is unset, and its bounds.
 const TABLE_SIZE: (u32, u32, u32) = (8192, 10, 1_000_000);
 
-/// The first setting that is not on the allow-list, as a sentence.
-pub(super) fn gate(world: &World<'_>, host: &OpenVSwitchRow, uuid: Uuid, row: &BridgeRow) -> Option<String> {
+/// The first setting that is not on the allow-list.
+pub(super) fn gate(world: &World<'_>, host: &OpenVSwitchRow, uuid: Uuid, row: &BridgeRow) -> Option<Reason> {
     if !world.selected.is_empty() && !world.selected.contains(&row.name) {
-        return Some("it is not among the bridges named with --bridge".to_owned());
+        return Some(Reason::NotSelected);
     }
     host_gate(host).or_else(|| settings_gate(world, uuid, row)).or_else(|| in_band_gate(world, host, row))
 }
 
-fn host_gate(host: &OpenVSwitchRow) -> Option<String> {
+fn host_gate(host: &OpenVSwitchRow) -> Option<Reason> {
     let set = |key: &str| host.other_config.get(key).is_some_and(|value| value == "true");
-    [
-        ("flow-restore-wait", "ovs-vswitchd does not switch", ""),
-        ("hw-offload", "flows may be in hardware", ", with a restart of ovs-vswitchd,"),
-    ]
-    .into_iter()
-    .find(|(key, _, _)| set(key))
-    .map(|(key, why, and)| {
-        format!(
-            "Open_vSwitch other_config:{key} is set, so {why}; `ovs-vsctl remove open_vswitch . other_config {key}`{and} \
-             ends that"
-        )
-    })
+    if set("flow-restore-wait") {
+        Some(Reason::FlowRestoreWait)
+    } else if set("hw-offload") {
+        Some(Reason::HwOffload)
+    } else {
+        None
+    }
 }
 
-fn settings_gate(world: &World<'_>, uuid: Uuid, row: &BridgeRow) -> Option<String> {
+fn settings_gate(world: &World<'_>, uuid: Uuid, row: &BridgeRow) -> Option<Reason> {
     if !matches!(row.datapath_type.as_str(), "" | "system" | "netdev") {
-        return Some(format!("its datapath_type {} is unknown", row.datapath_type));
+        return Some(Reason::DatapathType { datapath_type: row.datapath_type.clone() });
     }
     if let Some(reason) = mirror::bridge_gate(world, row) {
         return Some(reason);
     }
+    let settings: [(bool, About); 7] = [
+        (!row.controller.is_empty(), |bridge| Reason::Controller { bridge }),
+        (!row.flow_tables.is_empty(), |bridge| Reason::FlowTables { bridge }),
+        (row.stp_enable, |bridge| Reason::Stp { bridge }),
+        (row.rstp_enable, |bridge| Reason::Rstp { bridge }),
+        (row.netflow.is_some(), |bridge| Reason::Netflow { bridge }),
+        (row.sflow.is_some(), |bridge| Reason::Sflow { bridge }),
+        (row.ipfix.is_some(), |bridge| Reason::Ipfix { bridge }),
+    ];
+    if let Some((_, reason)) = settings.into_iter().find(|(set, _)| *set) {
+        return Some(reason(row.name.clone()));
+    }
     let mut sets = world.rows.flow_sample_collector_sets.iter();
-    let sampled = sets.find(|(_, set)| set.bridge == Some(uuid)).map(|(set, _)| set.to_string());
-    let name = &row.name;
-    let clear = |column: &str| format!("clear bridge {name} {column}");
-    [
-        (
-            !row.controller.is_empty(),
-            "an OpenFlow controller decides about its flows (Bridge.controller)",
-            format!("del-controller {name}"),
-        ),
-        (
-            !row.flow_tables.is_empty(),
-            "it has flow table settings (Bridge.flow_tables)",
-            clear("flow_tables"),
-        ),
-        (
-            row.stp_enable,
-            "spanning tree decides about its ports (Bridge.stp_enable)",
-            format!("set bridge {name} stp_enable=false"),
-        ),
-        (
-            row.rstp_enable,
-            "rapid spanning tree decides about its ports (Bridge.rstp_enable)",
-            format!("set bridge {name} rstp_enable=false"),
-        ),
-        (row.netflow.is_some(), "NetFlow accounts for its traffic (Bridge.netflow)", clear("netflow")),
-        (row.sflow.is_some(), "sFlow samples its traffic (Bridge.sflow)", clear("sflow")),
-        (row.ipfix.is_some(), "IPFIX samples its traffic (Bridge.ipfix)", clear("ipfix")),
-        (
-            sampled.is_some(),
-            "IPFIX may sample its traffic (Flow_Sample_Collector_Set)",
-            format!("destroy flow_sample_collector_set {}", sampled.unwrap_or_default()),
-        ),
-        (
-            row.auto_attach.is_some(),
-            "auto-attach may change its VLANs (Bridge.auto_attach)",
-            clear("auto_attach"),
-        ),
-    ]
-    .into_iter()
-    .find_map(|(set, reason, way_out)| set.then(|| format!("{reason}; `ovs-vsctl {way_out}` ends that")))
+    if let Some((set, _)) = sets.find(|(_, set)| set.bridge == Some(uuid)) {
+        return Some(Reason::FlowSampleCollectorSet { set: *set });
+    }
+    row.auto_attach.map(|_| Reason::AutoAttach { bridge: row.name.clone() })
 }
 
 /// A remote manager that is not out of band puts hidden flows into every bridge (OVS `connmgr.c`, `in-band.c`).
-fn in_band_gate(world: &World<'_>, host: &OpenVSwitchRow, row: &BridgeRow) -> Option<String> {
+fn in_band_gate(world: &World<'_>, host: &OpenVSwitchRow, row: &BridgeRow) -> Option<Reason> {
     if row.other_config.get("disable-in-band").is_some_and(|value| value == "true") {
         return None;
     }
-    host.manager_options.iter().filter_map(|uuid| world.rows.managers.get(uuid)).find(|manager| in_band(manager)).map(
-        |manager| {
-            format!(
-                "manager {} is in-band; `ovs-vsctl set bridge {} other_config:disable-in-band=true` ends that",
-                manager.target, row.name
-            )
-        },
-    )
+    let mut managers = host.manager_options.iter().filter_map(|uuid| world.rows.managers.get(uuid));
+    let manager = managers.find(|manager| in_band(manager))?;
+    Some(Reason::InBandManager { target: manager.target.clone(), bridge: row.name.clone() })
 }
 
 fn in_band(manager: &ManagerRow) -> bool {
@@ -107,13 +74,11 @@ fn in_band(manager: &ManagerRow) -> bool {
 }
 
 /// What its flows have against it.
-pub(super) fn flow_gate(facts: &BridgeFacts) -> Option<String> {
+pub(super) fn flow_gate(facts: &BridgeFacts) -> Option<Reason> {
     match &facts.flow_table {
         FlowTable::NormalOnly => None,
-        FlowTable::Empty => Some("it has no OpenFlow flow at all and drops everything".to_owned()),
-        FlowTable::Other { first, count } => Some(format!(
-            "it has {count} OpenFlow flow(s) other than the plain NORMAL one, the first: {first}"
-        )),
+        FlowTable::Empty => Some(Reason::NoFlow),
+        FlowTable::Other { first, count } => Some(Reason::OtherFlows { count: *count, first: first.clone() }),
     }
 }
 

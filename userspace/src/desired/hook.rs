@@ -8,7 +8,7 @@ use crate::dataplane::Hooks;
 use crate::links::{Link, LinkKind, Peer};
 use crate::ovsdb::{BridgeRow, InterfaceRow};
 
-use super::World;
+use super::{Reason, World};
 
 /// `external_ids` key of an Interface with which an operator chooses the hook.
 pub(super) const KEY: &str = "trunkline-hook";
@@ -28,20 +28,20 @@ pub(super) fn choose(
     bridge: &BridgeRow,
     interface: &InterfaceRow,
     link: &Link,
-) -> Result<Chosen, String> {
+) -> Result<Chosen, Reason> {
     let word = interface.external_ids.get(KEY).map(String::as_str);
     let tc = tc(world, bridge);
-    let asked = |possible: Result<(), String>, hooks| match (possible, word.unwrap_or_default()) {
+    let asked = |possible: Result<(), Reason>, hooks| match (possible, word.unwrap_or_default()) {
         (Ok(()), word) => {
             Ok(Chosen { hooks, reason: format!("external_ids:{KEY}={word} is set on its interface") })
         }
-        (Err(cause), word) => Err(format!("external_ids:{KEY}={word} cannot be had: {cause}")),
+        (Err(cause), word) => Err(Reason::HookUnavailable { word: word.to_owned(), cause: Box::new(cause) }),
     };
     if interface.r#type == "internal" {
         return match word {
             None => internal(tc, bridge, interface, link),
             Some("tc") => asked(internal(tc, bridge, interface, link).map(drop), Hooks::Host),
-            Some(_) => asked(Err("an internal port has no XDP".to_owned()), Hooks::Xdp),
+            Some(_) => asked(Err(Reason::NoXdpOnInternal), Hooks::Xdp),
         };
     }
     match word {
@@ -53,40 +53,38 @@ pub(super) fn choose(
 }
 
 /// Whether the operator's word is one that is known, and not the one for leaving the port alone.
-pub(super) fn word_gate(interface: &InterfaceRow) -> Option<String> {
+pub(super) fn word_gate(interface: &InterfaceRow) -> Option<Reason> {
     match interface.external_ids.get(KEY).map(String::as_str) {
         None | Some("xdp" | "tc" | "xdp+tc") => None,
-        Some("none") => Some(format!("external_ids:{KEY}=none is set on its interface")),
-        Some(other) => {
-            Some(format!("external_ids:{KEY}={other} is not supported; known: xdp, tc, xdp+tc, none"))
-        }
+        Some("none") => Some(Reason::HookNone),
+        Some(other) => Some(Reason::HookUnknown { word: other.to_owned() }),
     }
 }
 
 /// Whether the tc programs can be used on this bridge.
-pub(super) fn tc(world: &World<'_>, bridge: &BridgeRow) -> Result<(), String> {
+pub(super) fn tc(world: &World<'_>, bridge: &BridgeRow) -> Result<(), Reason> {
     if bridge.datapath_type == "netdev" {
-        return Err("the userspace datapath (datapath_type=netdev) reads frames before tc does".to_owned());
+        return Err(Reason::UserspaceDatapath);
     }
     if !world.tcx {
-        return Err("this kernel has no tcx (Linux 6.6)".to_owned());
+        return Err(Reason::NoTcx);
     }
     Ok(())
 }
 
 fn internal(
-    tc: Result<(), String>,
+    tc: Result<(), Reason>,
     bridge: &BridgeRow,
     interface: &InterfaceRow,
     link: &Link,
-) -> Result<Chosen, String> {
+) -> Result<Chosen, Reason> {
     let what = if interface.name == bridge.name { "the bridge's own port" } else { "an internal port" };
     match (tc, &link.kind) {
         (Ok(()), LinkKind::OpenVSwitch) => {
             Ok(Chosen { hooks: Hooks::Host, reason: format!("it is {what}, and the host sends through tc") })
         }
-        (Ok(()), _) => Err(format!("it is {what}, but its device {} is none", link.name)),
-        (Err(cause), _) => Err(format!("it is {what}, and {cause}")),
+        (Ok(()), _) => Err(Reason::NotInternal { what, device: link.name.clone() }),
+        (Err(cause), _) => Err(Reason::InternalPort { what, cause: Box::new(cause) }),
     }
 }
 
@@ -94,8 +92,8 @@ fn by_facts(
     world: &World<'_>,
     interface: &InterfaceRow,
     link: &Link,
-    tc: Result<(), String>,
-) -> Result<Chosen, String> {
+    tc: Result<(), Reason>,
+) -> Result<Chosen, Reason> {
     let chosen = |hooks, reason: &str| Ok(Chosen { hooks, reason: reason.to_owned() });
     // To an internal port, for one, XDP cannot send; what it passes on has a second chance.
     let fast = |why: &str| match &tc {
@@ -106,9 +104,9 @@ fn by_facts(
         (LinkKind::Tap { vnet_hdr: true, .. }, _, Ok(())) => {
             chosen(Hooks::Tc, "its tap has a virtio header (vnet_hdr), whose offloads tc keeps")
         }
-        (LinkKind::Tap { vnet_hdr: true, .. }, _, Err(cause)) => Err(format!(
-            "its tap carries a virtio header (vnet_hdr), whose offloads XDP would lose, and {cause}"
-        )),
+        (LinkKind::Tap { vnet_hdr: true, .. }, _, Err(cause)) => {
+            Err(Reason::VnetHdr { cause: Box::new(cause.clone()) })
+        }
         (LinkKind::Tap { .. }, Ok(()), _) => {
             fast("its tap has no virtio header (vnet_hdr), so XDP loses no offloads")
         }
@@ -126,12 +124,12 @@ fn by_facts(
 }
 
 /// Whether the XDP program can be put on the device, and sees all it has to.
-fn xdp(world: &World<'_>, interface: &InterfaceRow, link: &Link) -> Result<(), String> {
-    link.native_xdp()?;
+fn xdp(world: &World<'_>, interface: &InterfaceRow, link: &Link) -> Result<(), Reason> {
+    link.native_xdp().map_err(Reason::Device)?;
     if let Some(xdp) = &link.xdp
         && world.our_program != Some(xdp.prog_id)
     {
-        return Err(format!("another XDP program (id {}) is on its device", xdp.prog_id));
+        return Err(Reason::ForeignXdp { program: xdp.prog_id });
     }
     if let Some(cause) = world.without_xdp.get(&link.ifindex) {
         return Err(cause.clone());
@@ -144,31 +142,26 @@ fn xdp(world: &World<'_>, interface: &InterfaceRow, link: &Link) -> Result<(), S
 
 /// A veth hands a tag over beside the frame if its peer has tx-vlan-offload and an 802.1Q device; the XDP program would
 /// take such a frame for an untagged one. What cannot be ruled out needs the operator's word.
-fn hidden_tags(world: &World<'_>, interface: &InterfaceRow, link: &Link, peer: Peer) -> Result<(), String> {
+fn hidden_tags(world: &World<'_>, interface: &InterfaceRow, link: &Link, peer: Peer) -> Result<(), Reason> {
     if !world.vlan_devices_possible {
         return Ok(());
     }
     let asked = interface.external_ids.get(KEY).is_some_and(|word| word.starts_with("xdp"));
-    let name = &interface.name;
-    let way_out = "switch that off there (`ethtool -K DEV txvlan off`)";
     match (peer, link.peer.and_then(|peer| peer.tx_vlan_offload)) {
         (Peer::Here(_), Some(false)) => Ok(()),
-        (Peer::Here(_), _) => {
-            Err(format!("its veth peer has tx-vlan-offload, which hides tags from XDP: {way_out}"))
-        }
+        (Peer::Here(_), _) => Err(Reason::PeerHidesTags),
         (Peer::Elsewhere | Peer::Unknown, _) if asked => Ok(()),
-        (Peer::Elsewhere | Peer::Unknown, _) => Err(format!(
-            "its veth peer is in another namespace and may hide tags from XDP (tx-vlan-offload): {way_out} and say so \
-             with `ovs-vsctl set interface {name} external_ids:{KEY}=xdp`"
-        )),
+        (Peer::Elsewhere | Peer::Unknown, _) => {
+            Err(Reason::PeerMayHideTags { device: interface.name.clone() })
+        }
     }
 }
 
 /// Whether it is a device with frames of its own, and not one that stands for others.
-fn ethernet(link: &Link) -> Result<(), String> {
+fn ethernet(link: &Link) -> Result<(), Reason> {
     match link.kind {
         LinkKind::Physical { .. } | LinkKind::Tap { .. } | LinkKind::Veth { .. } => Ok(()),
-        // The sentence says what it is.
-        _ => link.native_xdp(),
+        // The reason says what it is.
+        _ => link.native_xdp().map_err(Reason::Device),
     }
 }

@@ -8,36 +8,34 @@
 
 use crate::ovsdb::{BridgeRow, MirrorRow, Uuid};
 
-use super::World;
+use super::{Reason, World};
 
 fn mirrors<'w>(world: &World<'w>, bridge: &BridgeRow) -> impl Iterator<Item = (Uuid, Option<&'w MirrorRow>)> {
     let rows = &world.rows.mirrors;
     bridge.mirrors.iter().map(|uuid| (*uuid, rows.get(uuid).map(AsRef::as_ref)))
 }
 
-/// The mirror that needs the whole bridge, as a sentence.
-pub(super) fn bridge_gate(world: &World<'_>, bridge: &BridgeRow) -> Option<String> {
+/// The mirror that needs the whole bridge.
+pub(super) fn bridge_gate(world: &World<'_>, bridge: &BridgeRow) -> Option<Reason> {
     let all = |row: &MirrorRow| row.select_all || row.output_vlan.is_some();
-    mirrors(world, bridge).find(|(_, row)| row.is_none_or(all)).map(|(uuid, row)| {
-        let name = row.map_or_else(|| uuid.to_string(), |row| row.name.clone());
-        format!(
-            "mirror {name} copies its traffic; `ovs-vsctl clear bridge {} mirrors` removes it",
-            bridge.name
-        )
-    })
+    let (uuid, row) = mirrors(world, bridge).find(|(_, row)| row.is_none_or(all))?;
+    let mirror = row.map_or_else(|| uuid.to_string(), |row| row.name.clone());
+    Some(Reason::Mirrored { mirror, bridge: bridge.name.clone() })
 }
 
-/// The mirror that has to do with a port, as a sentence.
-pub(super) fn port_gate(world: &World<'_>, bridge: &BridgeRow, port: Uuid) -> Option<String> {
+/// The mirror that has to do with a port.
+pub(super) fn port_gate(world: &World<'_>, bridge: &BridgeRow, port: Uuid) -> Option<Reason> {
     mirrors(world, bridge).find_map(|(_, row)| {
         let row = row?;
-        let what = if row.output_port == Some(port) {
-            format!("mirror {} sends its copies to it", row.name)
+        let names = || (row.name.clone(), bridge.name.clone());
+        if row.output_port == Some(port) {
+            let (mirror, bridge) = names();
+            Some(Reason::MirrorOutput { mirror, bridge })
         } else if row.select_src_port.contains(&port) || row.select_dst_port.contains(&port) {
-            format!("mirror {} copies its traffic", row.name)
+            let (mirror, bridge) = names();
+            Some(Reason::Mirrored { mirror, bridge })
         } else {
-            return None;
-        };
-        Some(format!("{what}; `ovs-vsctl clear bridge {} mirrors` removes it", bridge.name))
+            None
+        }
     })
 }

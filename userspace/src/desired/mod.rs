@@ -9,6 +9,7 @@ mod bridge;
 mod hook;
 mod mirror;
 mod port;
+mod reason;
 mod vlan;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use trunkline_core::abi;
 
 use crate::dataplane::{BridgeTimes, Hooks};
-use crate::links::{Link, Links};
+use crate::links::{Link, Links, NotATarget};
 use crate::openflow::PortFlags;
 use crate::ovsdb::{BridgeRow, InterfaceRow, OpenVSwitchRow, PortRow, Rows, Uuid};
 use crate::unixctl::FlowTable;
@@ -25,6 +26,7 @@ use crate::unixctl::FlowTable;
 use port::Targets;
 
 pub use hook::Chosen;
+pub use reason::Reason;
 pub use vlan::{VlanMode, VlanRules};
 
 /// What ovs-vswitchd says of a bridge and the database does not.
@@ -52,7 +54,7 @@ pub struct World<'w> {
     /// Whether the kernel has tcx, and the tc program is loaded.
     pub tcx: bool,
     /// Devices that the XDP program cannot be put on, as was found out, and why; by interface index.
-    pub without_xdp: &'w BTreeMap<u32, String>,
+    pub without_xdp: &'w BTreeMap<u32, Reason>,
     /// Whether 802.1Q devices can exist anywhere on this host, behind which a veth could hide a tag.
     pub vlan_devices_possible: bool,
 }
@@ -65,7 +67,7 @@ pub struct DesiredBridge {
     /// `Bridge.datapath_type`, `system` where that is empty.
     pub datapath: String,
     /// Why none of it is accelerated.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// Its settings are fine, so its flows are worth asking for.
     pub eligible: bool,
     /// Refresh and ageing.
@@ -88,12 +90,12 @@ pub struct DesiredPort {
     /// What people know it by.
     pub vlan: VlanRules,
     /// The rules for the program (with bridge 0), or why the port is left to Open vSwitch.
-    pub rules: Result<abi::Port, String>,
+    pub rules: Result<abi::Port, Reason>,
     /// Where its frames are taken, if they are.
     pub hook: Option<Chosen>,
     /// Why the XDP program cannot send to the port, although frames from it are accelerated, and some of the bridge's
     /// ports have that program alone.
-    pub not_a_target: Option<String>,
+    pub not_a_target: Option<NotATarget>,
     /// The device must have its rx-vlan-offload switched off before the program may run on it.
     pub wants_tags_in_frame: bool,
 }
@@ -157,7 +159,7 @@ fn compile_port(
     devices: &Devices<'_>,
     bridge: &BridgeRow,
     row: &PortRow,
-    mirrored: Option<String>,
+    mirrored: Option<Reason>,
     facts: Option<&BridgeFacts>,
     table_size: u32,
 ) -> DesiredPort {
@@ -172,40 +174,35 @@ fn compile_port(
         single.and_then(|interface| interface.ofport).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
     let link = single.and_then(|interface| devices.get(interface.name.as_str()).copied());
     let flags = ofport.and_then(|ofport| facts?.port_flags.get(&ofport));
-    let gate = match single {
-        Some(interface) => port::gate(row, interface, link, flags).or(mirrored),
-        None => Some(format!("it is a bond of {} interfaces", interfaces.len())),
-    };
-    let hook = match (gate, single, link) {
-        (Some(reason), ..) => Err(reason),
-        (None, Some(interface), Some(link)) => hook::choose(world, bridge, interface, link),
-        (None, ..) => Err("its device does not exist".to_owned()),
+    let hook = match single {
+        Some(interface) => port::gate(row, interface, link, flags).and_then(|link| match mirrored {
+            Some(reason) => Err(reason),
+            None => Ok((hook::choose(world, bridge, interface, link)?, link)),
+        }),
+        None => Err(Reason::Bond { interfaces: interfaces.len() }),
     };
     let not_a_target = link.and_then(|link| link.can_be_redirected_to().err());
     let targets = Targets { xdp: not_a_target.is_none(), tc: hook::tc(world, bridge).is_ok() };
-    let rules = match (&hook, link) {
-        (Ok(Chosen { hooks, .. }), Some(link)) => vlan.compile().map(|rules| {
+    let rules = match &hook {
+        Ok((Chosen { hooks, .. }, link)) => vlan.compile().map(|rules| {
             let rules = port::complete(rules, bridge, row, link, *hooks, targets);
             abi::Port { learning_limit: table_size, ..rules }
         }),
-        (Ok(_), None) => Err("its device does not exist".to_owned()),
-        (Err(reason), _) => Err(reason.clone()),
+        Err(reason) => Err(reason.clone()),
     };
-    let hides_tags = |link| hook.as_ref().is_ok_and(|chosen| chosen.hooks.xdp()) && port::hides_tags(link);
+    let hides_tags = hook.as_ref().is_ok_and(|(chosen, link)| chosen.hooks.xdp() && port::hides_tags(link));
     DesiredPort {
         name: row.name.clone(),
         ifindex: link.map(|link| link.ifindex),
         ofport,
         vlan,
-        wants_tags_in_frame: rules.is_ok() && link.is_some_and(hides_tags),
+        wants_tags_in_frame: rules.is_ok() && hides_tags,
         not_a_target: if rules.is_ok() { not_a_target } else { None },
-        rules: match (rules, link) {
-            (Ok(_), Some(link)) if hides_tags(link) => {
-                Err("rx-vlan-offload, which hides tags from XDP, is being switched off".to_owned())
-            }
-            (rules, _) => rules,
+        rules: match rules {
+            Ok(_) if hides_tags => Err(Reason::SwitchingRxVlanOffload),
+            rules => rules,
         },
-        hook: hook.ok(),
+        hook: hook.ok().map(|(chosen, _)| chosen),
     }
 }
 

@@ -7,102 +7,76 @@ use crate::links::{Link, LinkKind};
 use crate::openflow::PortFlags;
 use crate::ovsdb::{BridgeRow, InterfaceRow, PortRow};
 
-use super::hook;
+use super::reason::About;
+use super::{Reason, hook};
 
-/// The first thing that is not on the allow-list, as a sentence.
-pub(super) fn gate(
+/// The first thing that is not on the allow-list; else the device.
+pub(super) fn gate<'w>(
     row: &PortRow,
     interface: &InterfaceRow,
-    link: Option<&Link>,
+    link: Option<&'w Link>,
     flags: Option<&PortFlags>,
-) -> Option<String> {
-    type_gate(interface)
+) -> Result<&'w Link, Reason> {
+    let gated = type_gate(interface)
         .or_else(|| settings_gate(row, interface))
         .or_else(|| hook::word_gate(interface))
-        .or_else(|| flags.and_then(flags_gate))
-        .or_else(|| state_gate(interface, link))
-}
-
-fn type_gate(interface: &InterfaceRow) -> Option<String> {
-    match interface.r#type.as_str() {
-        "" | "system" | "internal" => None,
-        "patch" => Some("it is a patch port".to_owned()),
-        kind => Some(format!("its type is {kind}")),
+        .or_else(|| flags.and_then(flags_gate));
+    match gated {
+        Some(reason) => Err(reason),
+        None => device(interface, link),
     }
 }
 
-fn settings_gate(row: &PortRow, interface: &InterfaceRow) -> Option<String> {
+fn type_gate(interface: &InterfaceRow) -> Option<Reason> {
+    match interface.r#type.as_str() {
+        "" | "system" | "internal" => None,
+        "patch" => Some(Reason::PatchPort),
+        kind => Some(Reason::InterfaceType { kind: kind.to_owned() }),
+    }
+}
+
+fn settings_gate(row: &PortRow, interface: &InterfaceRow) -> Option<Reason> {
     let enabled = |map: &std::collections::BTreeMap<String, String>, key: &str| {
         map.get(key).is_some_and(|value| value == "true")
     };
+    let speaks_lacp = row.lacp.as_deref().is_some_and(|lacp| lacp != "off");
     let (port, device) = (&row.name, &interface.name);
-    // Written out only for the setting that is found: most ports have none.
-    [
-        (
-            row.bond_fake_iface,
-            "it has a fake bond interface (Port.bond_fake_iface)",
-            format_args!("clear port {port} bond_fake_iface"),
-        ),
-        (
-            row.lacp.as_deref().is_some_and(|lacp| lacp != "off"),
-            "it speaks LACP (Port.lacp)",
-            format_args!("clear port {port} lacp"),
-        ),
-        (row.qos.is_some(), "QoS shapes its traffic (Port.qos)", format_args!("clear port {port} qos")),
-        (
-            interface.ingress_policing_rate > 0,
-            "ingress policing limits its traffic (Interface.ingress_policing_rate)",
-            format_args!("set interface {device} ingress_policing_rate=0"),
-        ),
-        (
-            interface.ingress_policing_kpkts_rate > 0,
-            "ingress policing limits its traffic (Interface.ingress_policing_kpkts_rate)",
-            format_args!("set interface {device} ingress_policing_kpkts_rate=0"),
-        ),
-        (
-            enabled(&interface.bfd, "enable"),
-            "it runs BFD (Interface.bfd)",
-            format_args!("clear interface {device} bfd"),
-        ),
-        (
-            interface.cfm_mpid.is_some(),
-            "it runs CFM (Interface.cfm_mpid)",
-            format_args!("clear interface {device} cfm_mpid"),
-        ),
-        (
-            enabled(&interface.lldp, "enable"),
-            "it speaks LLDP (Interface.lldp)",
-            format_args!("clear interface {device} lldp"),
-        ),
-    ]
-    .into_iter()
-    .find_map(|(set, reason, way_out)| set.then(|| format!("{reason}; `ovs-vsctl {way_out}` ends that")))
+    let settings: [(bool, &String, About); 8] = [
+        (row.bond_fake_iface, port, |port| Reason::FakeBond { port }),
+        (speaks_lacp, port, |port| Reason::Lacp { port }),
+        (row.qos.is_some(), port, |port| Reason::Qos { port }),
+        (interface.ingress_policing_rate > 0, device, |device| Reason::Policing { device }),
+        (interface.ingress_policing_kpkts_rate > 0, device, |device| Reason::PolicingPackets { device }),
+        (enabled(&interface.bfd, "enable"), device, |device| Reason::Bfd { device }),
+        (interface.cfm_mpid.is_some(), device, |device| Reason::Cfm { device }),
+        (enabled(&interface.lldp, "enable"), device, |device| Reason::Lldp { device }),
+    ];
+    settings.into_iter().find_map(|(set, name, reason)| set.then(|| reason(name.clone())))
 }
 
-fn flags_gate(flags: &PortFlags) -> Option<String> {
-    [(flags.no_receive, "receive"), (flags.no_forward, "forward"), (flags.no_flood, "flood")].into_iter().find_map(
-        |(set, flag)| {
-            set.then(|| {
-                let port = &flags.name;
-                format!("its OpenFlow port has the flag no-{flag}; `ovs-ofctl mod-port BRIDGE {port} {flag}` clears it")
-            })
-        },
-    )
+fn flags_gate(flags: &PortFlags) -> Option<Reason> {
+    let gates: [(bool, About); 3] = [
+        (flags.no_receive, |port| Reason::NoReceive { port }),
+        (flags.no_forward, |port| Reason::NoForward { port }),
+        (flags.no_flood, |port| Reason::NoFlood { port }),
+    ];
+    gates.into_iter().find_map(|(set, reason)| set.then(|| reason(flags.name.clone())))
 }
 
-/// Whether Open vSwitch really has the device, and this very one.
-fn state_gate(interface: &InterfaceRow, link: Option<&Link>) -> Option<String> {
-    if let Some(error) = &interface.error {
-        return Some(format!("Open vSwitch reports: {error}"));
+/// The device, if Open vSwitch really has it, and this very one.
+fn device<'w>(interface: &InterfaceRow, link: Option<&'w Link>) -> Result<&'w Link, Reason> {
+    if let Some(cause) = &interface.error {
+        return Err(Reason::InterfaceError { cause: cause.clone() });
     }
     if interface.ofport.is_none_or(|ofport| ofport <= 0) {
-        return Some("Open vSwitch has not opened its device yet".to_owned());
+        return Err(Reason::NotOpened);
     }
-    let Some(link) = link else { return Some(format!("there is no device {}", interface.name)) };
+    let device = || interface.name.clone();
+    let link = link.ok_or_else(|| Reason::NoDevice { device: device() })?;
     if interface.ifindex.is_some_and(|ifindex| ifindex != i64::from(link.ifindex)) {
-        return Some(format!("its device {} is new, and Open vSwitch still has the old one", interface.name));
+        return Err(Reason::DeviceReplaced { device: device() });
     }
-    None
+    Ok(link)
 }
 
 /// Whether the driver takes tags off received frames, and could be told not to.

@@ -13,7 +13,7 @@ struct Scene {
     selected: Vec<String>,
     vlan_devices_possible: bool,
     tcx: bool,
-    without_xdp: BTreeMap<u32, String>,
+    without_xdp: BTreeMap<u32, Reason>,
 }
 
 impl Scene {
@@ -123,7 +123,7 @@ fn every_setting_of_a_bridge_that_is_not_mirrored_gates_the_bridge() {
         (|s| s.database.bridge("br0").flow_tables.extend([(254, Uuid(9))]), "flow_tables"),
     ];
     for (change, sentence) in cases {
-        let reason = bridge(change).reason.unwrap_or_default();
+        let reason = bridge(change).reason.expect("a reason").to_string();
         assert!(reason.contains(sentence), "{sentence}: {reason}");
     }
 }
@@ -169,7 +169,7 @@ fn only_settings_decide_whether_flows_are_asked_for() {
 }
 
 /// What becomes of the bridge and of p1 and p2 with a mirror; `choose` gets the rows of p1 and p2.
-fn with_mirror(choose: fn(&mut MirrorRow, [Uuid; 2])) -> (Option<String>, [Option<String>; 2]) {
+fn with_mirror(choose: fn(&mut MirrorRow, [Uuid; 2])) -> (Option<Reason>, [Option<Reason>; 2]) {
     let scene = scene(|s| {
         s.database.add_mirror("br0", "m0");
         let place =
@@ -187,10 +187,8 @@ fn with_mirror(choose: fn(&mut MirrorRow, [Uuid; 2])) -> (Option<String>, [Optio
 
 #[test]
 fn a_mirror_gates_the_ports_that_it_has_to_do_with() {
-    let selected =
-        |reason: &Option<String>| reason.as_ref().is_some_and(|r| r.contains("mirror m0 copies its"));
-    let output =
-        |reason: &Option<String>| reason.as_ref().is_some_and(|r| r.contains("m0 sends its copies to it"));
+    let selected = |reason: &Option<Reason>| matches!(reason, Some(Reason::Mirrored { mirror, bridge }) if mirror == "m0" && bridge == "br0");
+    let output = |reason: &Option<Reason>| matches!(reason, Some(Reason::MirrorOutput { mirror, bridge }) if mirror == "m0" && bridge == "br0");
     let (bridge, [p1, p2]) = with_mirror(|mirror, [p1, _]| mirror.select_src_port = [p1].into());
     assert!(bridge.is_none() && selected(&p1) && p2.is_none(), "{bridge:?} {p1:?} {p2:?}");
     let (bridge, [p1, p2]) = with_mirror(|mirror, [p1, p2]| {
@@ -283,7 +281,7 @@ fn every_setting_of_a_port_that_is_not_mirrored_gates_that_port() {
         ),
     ];
     for (change, sentence) in cases {
-        let reason = port(change).rules.err().unwrap_or_default();
+        let reason = port(change).rules.expect_err("a reason").to_string();
         assert!(reason.contains(sentence), "{sentence}: {reason}");
     }
 }
@@ -335,7 +333,7 @@ fn a_veth_whose_peer_keeps_its_tags_in_the_frame_is_accelerated() {
 #[test]
 fn a_port_that_cannot_be_sent_to_is_accelerated_one_way() {
     let port = port(|scene| link(scene, |link| link.xdp_features = Some(crate::links::XdpFeatures(0x3))));
-    assert!(port.not_a_target.unwrap().contains("no redirected frames"));
+    assert!(port.not_a_target.unwrap().to_string().contains("no redirected frames"));
     assert!(!port.rules.unwrap().has(abi::PORT_TARGET));
 }
 
@@ -377,5 +375,5 @@ fn rows_that_no_bridge_refers_to_and_an_empty_database_are_nothing() {
     assert!(scene(|s| s.database.host().bridges.clear()).compile().is_empty());
     assert!(bridge(|s| s.database.rows.ports.clear()).ports.is_empty());
     let bond = bridge(|s| s.database.rows.interfaces.clear());
-    assert!(bond.ports[0].rules.as_ref().unwrap_err().contains("0 interfaces"));
+    assert!(bond.ports[0].rules.as_ref().unwrap_err().to_string().contains("0 interfaces"));
 }

@@ -7,6 +7,8 @@ use trunkline_core::{PriorityTags, Vid, VidSet, abi};
 
 use crate::ovsdb::PortRow;
 
+use super::Reason;
+
 /// The effective `vlan_mode` of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VlanMode {
@@ -67,7 +69,7 @@ impl VlanRules {
     }
 
     /// The fields of the program's port; an error says why the mode is left to Open vSwitch.
-    pub fn compile(&self) -> Result<abi::Port, String> {
+    pub fn compile(&self) -> Result<abi::Port, Reason> {
         // A mode that wants a tag and has none uses VLAN 0.
         let tag = Vid::from_tci(self.tag.unwrap_or(0));
         let trunks: VidSet = if self.trunks.is_empty() {
@@ -96,7 +98,7 @@ impl VlanRules {
                 members: native_members(trunks, tag),
                 ..abi::Port::UNUSED
             },
-            VlanMode::Dot1qTunnel => return Err("vlan_mode=dot1q-tunnel is left to Open vSwitch".to_owned()),
+            VlanMode::Dot1qTunnel => return Err(Reason::Dot1qTunnel),
         };
         let priority = match self.priority_tags {
             PriorityTags::Never => 0,

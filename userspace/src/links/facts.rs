@@ -1,6 +1,6 @@
-//! Whether a device can take part in XDP redirection, and if not, why, as a sentence for `status`.
+//! Whether a device can take part in XDP redirection, and if not, why.
 
-use super::{Link, LinkKind, Peer, XdpFeatures, XdpMode};
+use super::{Link, LinkKind, NoXdp, NotATarget, Peer, XdpFeatures, XdpMode};
 
 /// Drivers with `ndo_xdp_xmit` in Linux 5.15, the oldest kernel supported. Asked only before Linux 6.3.
 const REDIRECT_TARGETS: [&str; 10] =
@@ -18,37 +18,28 @@ impl Link {
     /// device's MTU or a veth peer's in another namespace.
     ///
     /// # Errors
-    /// The reason why not, as a sentence.
-    pub fn native_xdp(&self) -> Result<(), String> {
+    /// The reason why not.
+    pub fn native_xdp(&self) -> Result<(), NoXdp> {
         match &self.kind {
             LinkKind::Physical { .. } => {
-                self.offers_native_xdp("its driver has no native XDP with redirection")?;
-                if self.rx_stag_offload == Some(true) {
-                    return Err("its driver takes 802.1ad tags off received frames (rx-vlan-stag-hw-parse)"
-                        .to_owned());
-                }
-                Ok(())
+                self.offers_native_xdp(NoXdp::NoDriverXdp)?;
+                if self.rx_stag_offload == Some(true) { Err(NoXdp::StagOffload) } else { Ok(()) }
             }
-            LinkKind::Tap { .. } => self.offers_native_xdp("this kernel's taps have no native XDP"),
+            LinkKind::Tap { .. } => self.offers_native_xdp(NoXdp::NoTapXdp),
             LinkKind::Veth { .. } => {
-                self.offers_native_xdp(
-                    "the veth peer has more transmit queues than this end has receive queues",
-                )?;
+                self.offers_native_xdp(NoXdp::PeerQueues)?;
                 let limit = rustix::param::page_size().saturating_sub(VETH_PAGE_OVERHEAD);
                 match self.peer {
-                    Some(peer) if peer.mtu as usize > limit => Err(format!(
-                        "the veth peer's MTU {} is above {limit}, the most XDP can take",
-                        peer.mtu
-                    )),
+                    Some(peer) if peer.mtu as usize > limit => Err(NoXdp::PeerMtu { mtu: peer.mtu, limit }),
                     _ => Ok(()),
                 }
             }
-            LinkKind::Bond => Err("it is a kernel bond".to_owned()),
-            LinkKind::Vlan { .. } => Err("it is a VLAN device, which has no native XDP".to_owned()),
-            LinkKind::Bridge => Err("it is a Linux bridge, which has no native XDP".to_owned()),
-            LinkKind::Macvlan => Err("it is a macvlan device, which has no native XDP".to_owned()),
-            LinkKind::OpenVSwitch => Err("it is an internal port, which has no native XDP".to_owned()),
-            LinkKind::Other(kind) => Err(format!("it is of the kind {kind}, which has no native XDP")),
+            LinkKind::Bond => Err(NoXdp::Bond),
+            LinkKind::Vlan { .. } => Err(NoXdp::Vlan),
+            LinkKind::Bridge => Err(NoXdp::Bridge),
+            LinkKind::Macvlan => Err(NoXdp::Macvlan),
+            LinkKind::OpenVSwitch => Err(NoXdp::OpenVSwitch),
+            LinkKind::Other(kind) => Err(NoXdp::Other { kind: kind.clone() }),
         }
     }
 
@@ -57,50 +48,39 @@ impl Link {
     /// Physical drivers mostly offer it only while they have a program themselves: ask again after attaching.
     ///
     /// # Errors
-    /// The reason why not, as a sentence.
-    pub fn can_be_redirected_to(&self) -> Result<(), String> {
+    /// The reason why not.
+    pub fn can_be_redirected_to(&self) -> Result<(), NotATarget> {
         match &self.kind {
             LinkKind::Veth { peer } => self.veth_target(*peer),
-            LinkKind::Tap { .. } => self.offers_target(true, "this kernel's taps take no redirected frames"),
+            LinkKind::Tap { .. } => self.offers_target(true, NotATarget::Tap),
             LinkKind::Physical { driver } => {
                 let native = self.xdp.is_some_and(|xdp| matches!(xdp.mode, XdpMode::Native | XdpMode::Multi));
                 let known = native && REDIRECT_TARGETS.contains(&driver.as_str());
-                self.offers_target(
-                    known,
-                    if native {
-                        "its driver takes no redirected frames"
-                    } else {
-                        "its driver takes no redirected frames without an XDP program of its own"
-                    },
-                )
+                self.offers_target(known, if native { NotATarget::Driver } else { NotATarget::NoProgram })
             }
-            _ => self.offers_target(false, "its driver takes no redirected frames"),
+            _ => self.offers_target(false, NotATarget::Driver),
         }
     }
 
     /// The kernel's answer is about what the peer asked for when it was last asked: `ethtool -K` on a peer that
     /// is down changes the peer and not the answer (`veth_set_features`). So a peer in sight is asked too.
-    fn veth_target(&self, peer: Peer) -> Result<(), String> {
-        const WHY: &str =
-            "the veth peer has neither GRO nor an XDP program, so redirected frames would be lost";
+    fn veth_target(&self, peer: Peer) -> Result<(), NotATarget> {
+        const WHY: NotATarget = NotATarget::PeerDoesNotPoll;
         match (peer, self.peer.and_then(|peer| peer.polls)) {
             (Peer::Here(_), Some(polls)) => self.offers_target(polls, WHY).and(said(polls, WHY)),
             _ if self.xdp_features.is_some() => self.offers_target(false, WHY),
-            (Peer::Here(_), None) => Err("whether the veth peer has GRO cannot be asked".to_owned()),
-            (Peer::Elsewhere | Peer::Unknown, _) => Err(
-                "the veth peer is in another network namespace and this kernel does not tell its settings"
-                    .to_owned(),
-            ),
+            (Peer::Here(_), None) => Err(NotATarget::PeerUnknown),
+            (Peer::Elsewhere | Peer::Unknown, _) => Err(NotATarget::PeerElsewhere),
         }
     }
 
-    fn offers_native_xdp(&self, why_not: &str) -> Result<(), String> {
+    fn offers_native_xdp(&self, why_not: NoXdp) -> Result<(), NoXdp> {
         let needed = XdpFeatures(XdpFeatures::BASIC.0 | XdpFeatures::REDIRECT.0);
         // An older kernel answers when the program is attached.
         said(self.xdp_features.is_none_or(|features| features.contains(needed)), why_not)
     }
 
-    fn offers_target(&self, if_unknown: bool, why_not: &str) -> Result<(), String> {
+    fn offers_target(&self, if_unknown: bool, why_not: NotATarget) -> Result<(), NotATarget> {
         said(
             self.xdp_features.map_or(if_unknown, |features| features.contains(XdpFeatures::NDO_XMIT)),
             why_not,
@@ -108,8 +88,8 @@ impl Link {
     }
 }
 
-fn said(can: bool, why_not: &str) -> Result<(), String> {
-    if can { Ok(()) } else { Err(why_not.to_owned()) }
+fn said<E>(can: bool, why_not: E) -> Result<(), E> {
+    if can { Ok(()) } else { Err(why_not) }
 }
 
 #[cfg(test)]
@@ -173,8 +153,10 @@ mod tests {
         link.peer = Some(PeerFacts { mtu: limit, polls: Some(true), tx_vlan_offload: None });
         assert_eq!(link.native_xdp(), Ok(()));
         link.peer = Some(PeerFacts { mtu: limit + 1, polls: Some(true), tx_vlan_offload: None });
-        assert!(link.native_xdp().unwrap_err().contains("MTU"));
-        assert!(veth(Peer::Elsewhere, Some(0), None).native_xdp().unwrap_err().contains("queues"));
+        assert!(link.native_xdp().unwrap_err().to_string().contains("MTU"));
+        assert!(
+            veth(Peer::Elsewhere, Some(0), None).native_xdp().unwrap_err().to_string().contains("queues")
+        );
     }
 
     #[test]
@@ -192,7 +174,7 @@ mod tests {
     fn service_tags_taken_off_by_the_card_rule_it_out() {
         let mut nic = link(LinkKind::Physical { driver: "ice".to_owned() }, Some(0x7f));
         nic.rx_stag_offload = Some(true);
-        assert!(nic.native_xdp().unwrap_err().contains("802.1ad"));
+        assert!(nic.native_xdp().unwrap_err().to_string().contains("802.1ad"));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod ethtool;
 mod facts;
 mod genl;
+mod hindrance;
 mod parse;
 mod snapshot;
 mod watch;
@@ -26,6 +27,7 @@ use thiserror::Error;
 use trunkline_core::Vid;
 
 pub use self::ethtool::set_rx_vlan_offload;
+pub use self::hindrance::{NoXdp, NotATarget};
 pub use self::watch::{RESYNC, watch};
 pub use self::xdp_features::XdpFeatures;
 

@@ -71,7 +71,7 @@ fn veth_facts_follow_the_peer_into_another_namespace() {
         assert_eq!(link.rx_vlan_offload, Some(true));
         assert_eq!(link.peer.unwrap().polls, Some(false));
         assert_eq!(link.native_xdp(), Ok(()));
-        assert!(link.can_be_redirected_to().unwrap_err().contains("GRO"));
+        assert!(link.can_be_redirected_to().unwrap_err().to_string().contains("GRO"));
 
         ip(&format!("link set v1 netns {}", elsewhere.name()));
         let is_away =
@@ -128,7 +128,7 @@ fn a_peer_with_more_queues_rules_native_xdp_out() {
         ip("link add v0 numrxqueues 2 numtxqueues 2 type veth peer name v1 numrxqueues 2 numtxqueues 4");
         let mut watcher = Watcher::start().await;
         let link = watcher.until_link("v0", "the veth", |_| true).await;
-        assert!(link.native_xdp().unwrap_err().contains("queues"));
+        assert!(link.native_xdp().unwrap_err().to_string().contains("queues"));
         assert!(link.can_be_redirected_to().is_err());
         run("ethtool -L v1 tx 2");
         watcher.until_link("v0", "fewer queues", |link| link.native_xdp().is_ok()).await;

@@ -66,7 +66,9 @@ fn somebody_elses_program_keeps_the_port_out() {
     let foreign = Some(XdpAttachment { prog_id: 99, mode: XdpMode::Native });
     let mut rig = Rig::running_with(|rig| rig.links.get_mut(&1).unwrap().xdp = foreign);
     assert!(rig.active("br0") && rig.devices() == [2]);
-    assert!(rig.port("p1").reason.unwrap().contains("another XDP program (id 99)"));
+    let port = rig.port("p1");
+    assert!(port.reason.unwrap().contains("another XDP program (id 99)"));
+    assert_eq!(port.reason_code.as_deref(), Some("foreign_xdp"));
     rig.links.get_mut(&1).unwrap().xdp = None;
     rig.read_links();
     assert_eq!(rig.devices(), [1, 2]);

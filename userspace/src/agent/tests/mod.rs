@@ -402,7 +402,12 @@ fn mirror_has_the_ports_given_back_until_it_is_removed() {
     let mut rig = Rig::running();
     rig.vsctl(|database| database.add_mirror("br0", "m0"));
     assert!(rig.devices().is_empty() && !rig.active("br0"));
-    assert!(rig.bridge("br0").reason.unwrap().contains("mirror m0"));
+    let bridge = rig.bridge("br0");
+    assert!(bridge.reason.unwrap().contains("mirror m0"));
+    assert_eq!(bridge.reason_code.as_deref(), Some("mirrored"));
+    let port = rig.port("p1");
+    assert!(port.reason.unwrap().starts_with("bridge br0: mirror m0"));
+    assert_eq!(port.reason_code.as_deref(), Some("bridge_not_accelerated"));
     assert!(rig.agent.status().ready, "all that is wanted is in place");
     let asked = probes(&rig);
     rig.wait(30);

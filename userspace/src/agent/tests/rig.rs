@@ -313,12 +313,18 @@ impl Rig {
     }
 
     pub(super) fn bridge(&self, name: &str) -> BridgeStatus {
-        self.agent.status().bridges.into_iter().find(|bridge| bridge.name == name).unwrap()
+        let bridges = self.agent.status().bridges;
+        for bridge in &bridges {
+            assert_eq!(bridge.reason.is_some(), bridge.reason_code.is_some(), "{bridge:?}");
+        }
+        bridges.into_iter().find(|bridge| bridge.name == name).unwrap()
     }
 
     pub(super) fn port(&self, name: &str) -> PortStatus {
         let bridges = self.agent.status().bridges.into_iter();
-        bridges.flat_map(|bridge| bridge.ports).find(|port| port.name == name).unwrap()
+        let port = bridges.flat_map(|bridge| bridge.ports).find(|port| port.name == name).unwrap();
+        assert_eq!(port.reason.is_some(), port.reason_code.is_some(), "{port:?}");
+        port
     }
 
     /// Whether programs let a bridge switch.

@@ -13,6 +13,7 @@ fn port(name: &str, ifindex: u32) -> PortStatus {
         hook_reason: Some("its tap has no virtio header".to_owned()),
         accelerated: true,
         reason: None,
+        reason_code: None,
         note: None,
         vlan_mode: "access".to_owned(),
         tag: Some(10),
@@ -34,6 +35,7 @@ fn document() -> Status {
         hook_reason: None,
         accelerated: false,
         reason: Some("it is the bridge's own port".to_owned()),
+        reason_code: Some("internal_port".to_owned()),
         vlan_mode: "trunk".to_owned(),
         tag: None,
         ..port("br0", 0)
@@ -54,6 +56,7 @@ fn document() -> Status {
                 datapath: "netdev".to_owned(),
                 accelerated: true,
                 reason: None,
+                reason_code: None,
                 ports: vec![internal, trunk, port("p1", 12)],
             },
             BridgeStatus {
@@ -61,6 +64,7 @@ fn document() -> Status {
                 datapath: "system".to_owned(),
                 accelerated: false,
                 reason: Some("mirror m0 copies its traffic".to_owned()),
+                reason_code: Some("mirrored".to_owned()),
                 ports: Vec::new(),
             },
         ],
@@ -113,11 +117,12 @@ fn status_in_json_has_the_promised_fields() {
     assert_has(&status, &["version", "ready", "ovs", "bridges"]);
     assert_has(&status["ovs"], &["connected", "version", "cur_cfg", "next_cfg"]);
     let bridge = &status["bridges"][0];
-    assert_has(bridge, &["name", "datapath", "accelerated", "reason", "ports"]);
-    let fields =
-        ["name", "ifindex", "hook", "hook_reason", "accelerated", "reason", "vlan_mode", "tag", "trunks"];
+    assert_has(bridge, &["name", "datapath", "accelerated", "reason", "reason_code", "ports"]);
+    let fields = ["name", "ifindex", "hook", "hook_reason", "accelerated", "reason", "reason_code"];
     assert_has(&bridge["ports"][0], &fields);
-    assert_eq!(bridge["reason"], Value::Null);
+    assert_has(&bridge["ports"][0], &["vlan_mode", "tag", "trunks"]);
+    assert_eq!((&bridge["reason"], &bridge["reason_code"]), (&Value::Null, &Value::Null));
+    assert_eq!(status["bridges"][1]["reason_code"], "mirrored");
     let port = &bridge["ports"][2];
     assert_eq!((&port["tag"], &port["trunks"], &port["ifindex"]), (&json!(10), &json!([]), &json!(12)));
     assert_eq!(serde_json::from_value::<Status>(status.clone()).unwrap(), document());

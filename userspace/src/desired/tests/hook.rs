@@ -12,7 +12,7 @@ fn hook(change: impl FnOnce(&mut Scene)) -> (&'static str, String) {
     .unwrap();
     match (port.rules, port.hook) {
         (Ok(_), Some(Chosen { hooks, reason })) => (hooks.label(), reason),
-        (rules, _) => ("none", rules.unwrap_err()),
+        (rules, _) => ("none", rules.unwrap_err().to_string()),
     }
 }
 
@@ -69,7 +69,7 @@ fn both(s: &mut Scene) {
 }
 
 fn refused(s: &mut Scene) {
-    s.without_xdp.insert(1, "too large an MTU".into());
+    s.without_xdp.insert(1, Reason::XdpRefused { cause: "too large an MTU".into() });
 }
 
 fn with_another_program(scene: &mut Scene) {
@@ -203,5 +203,5 @@ fn that_xdp_cannot_send_to_a_port_is_no_news_where_nobody_uses_it() {
         change(scene);
         set(&mut scene.database.interface("p2").external_ids, "trunkline-hook", "xdp");
     });
-    assert!(port.not_a_target.unwrap().contains("no redirected frames"));
+    assert!(port.not_a_target.unwrap().to_string().contains("no redirected frames"));
 }
