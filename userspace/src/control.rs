@@ -25,9 +25,9 @@ const CLIENTS: usize = 16;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// [`crate::status::Status`]
+    /// [`crate::report::Status`]
     Status,
-    /// A list of [`crate::status::FdbStation`]
+    /// A list of [`crate::report::FdbStation`]
     FdbShow,
     /// The number of stations forgotten.
     FdbFlush {
@@ -38,9 +38,9 @@ pub enum Request {
         /// In this VLAN only.
         vlan: Option<u16>,
     },
-    /// [`crate::status::Stats`]
+    /// [`crate::report::Stats`]
     Stats,
-    /// [`crate::status::TraceReport`]
+    /// [`crate::report::TraceReport`]
     Trace {
         /// The ingress port.
         port: String,

@@ -23,6 +23,6 @@ pub mod openflow;
 pub mod ovsdb;
 pub mod plan;
 mod real_time;
+pub mod report;
 pub mod run;
-pub mod status;
 pub mod unixctl;

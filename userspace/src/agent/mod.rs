@@ -14,6 +14,8 @@ mod offload;
 mod refresh;
 mod show;
 mod stations;
+mod trace;
+mod view;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::applied::{Applied, DatabaseEvent, Next};
 use crate::config::VswitchdRun;
-use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Hooks, Installed, PortNo};
+use crate::dataplane::{BridgeNo, Dataplane, DataplaneError, Installed, PortNo};
 use crate::desired::{DesiredBridge, DesiredPort, Reason};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::links::{Link, LinkEvent, Links};
@@ -45,14 +47,14 @@ const MISSED_S: u32 = 3;
 
 /// The state of the agent.
 pub struct Agent<D> {
-    pub(crate) dataplane: D,
+    dataplane: D,
     selected: Vec<String>,
     our_program: Option<u32>,
     tcx: bool,
-    pub(crate) applied: Applied,
+    applied: Applied,
     /// Whether the database is connected and read, or why not.
-    pub(crate) database: Result<(), String>,
-    pub(crate) ovs_version: Option<String>,
+    database: Result<(), String>,
+    ovs_version: Option<String>,
     links: Arc<Links>,
     links_trouble: Option<String>,
     host: HostFacts,
@@ -66,7 +68,7 @@ pub struct Agent<D> {
     /// Of the devices of installed ports, when the program was put on them.
     incarnations: BTreeMap<PortNo, u32>,
     offloads: BTreeMap<u32, Offload>,
-    pub(crate) desired: Vec<DesiredBridge>,
+    desired: Vec<DesiredBridge>,
     effects: Vec<Effect>,
     now_s: u32,
     swept_s: u32,
@@ -433,7 +435,7 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// Why a bridge cannot be judged at this moment; `None` if it can.
-    pub(crate) fn hold(&self, bridge: &str) -> Option<Reason> {
+    fn hold(&self, bridge: &str) -> Option<Reason> {
         self.doubt(bridge).or_else(|| match self.watched.get(bridge) {
             Some(watched) => watched.hold(),
             None => Some(Reason::NewBridge),
@@ -460,48 +462,21 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// The number of an accelerated port of a bridge.
-    pub(crate) fn installed_port(&self, bridge: BridgeNo, port: &DesiredPort) -> Option<PortNo> {
+    fn installed_port(&self, bridge: BridgeNo, port: &DesiredPort) -> Option<PortNo> {
         let place = self.numbers.known_port(port.ifindex?)?;
         let installed = self.dataplane.installed().ports.get(&place)?;
         (installed.rules.bridge == bridge.0).then_some(place)
     }
 
-    /// Where the programs are on an accelerated port.
-    pub(crate) fn installed_hooks(&self, bridge: &str, port: &DesiredPort) -> Option<Hooks> {
-        let place = self.installed_port(self.bridge_no(bridge)?, port)?;
-        self.dataplane.installed().ports.get(&place).map(|port| port.hooks)
-    }
-
     /// The number of a bridge.
-    pub(crate) fn bridge_no(&self, bridge: &str) -> Option<BridgeNo> {
+    fn bridge_no(&self, bridge: &str) -> Option<BridgeNo> {
         self.numbers.known_bridge(bridge)
     }
 
     /// Whether a bridge switches by itself now.
-    pub(crate) fn is_active(&self, bridge: &str) -> bool {
+    fn is_active(&self, bridge: &str) -> bool {
         let number = self.numbers.known_bridge(bridge);
         number.is_some_and(|number| self.dataplane.installed().active.contains_key(&number))
-    }
-
-    /// The time of the last event, in seconds of the monotonic clock.
-    pub(crate) fn now_s(&self) -> u32 {
-        self.now_s
-    }
-
-    /// Whether everything that should be installed is.
-    pub(crate) fn is_settled(&self) -> bool {
-        let in_place = |bridge: &DesiredBridge| {
-            let pending = |port: &DesiredPort| port.wants_tags_in_frame;
-            bridge.reason.is_some()
-                || self.is_active(&bridge.name)
-                    && self.hold(&bridge.name).is_none()
-                    && !self.watched.get(&bridge.name).is_some_and(Watched::is_unconfirmed)
-                    && !bridge.ports.iter().any(pending)
-        };
-        self.database.is_ok()
-            && self.links_trouble.is_none()
-            && self.failed.is_empty()
-            && self.desired.iter().all(in_place)
     }
 }
 

@@ -108,4 +108,41 @@ impl<D: Dataplane> Agent<D> {
             warn!(%error, "the sweep of the stations is incomplete");
         }
     }
+
+    /// Forgets our stations of a bridge, port or VLAN (all of them where not said), and tells how many.
+    ///
+    /// # Errors
+    /// No such bridge or port is accelerated, or the table could not be written.
+    pub fn flush_stations(
+        &mut self,
+        bridge: Option<&str>,
+        port: Option<&str>,
+        vlan: Option<u16>,
+    ) -> Result<usize, String> {
+        let unknown =
+            |what: &str, name: &str| format!("no accelerated {what} {name}; `trunkline status` lists them");
+        let bridge_no = match bridge {
+            Some(name) => Some(self.bridge_no(name).ok_or_else(|| unknown("bridge", name))?),
+            None => None,
+        };
+        let port_no = match port {
+            Some(name) => {
+                let found = self.installed_ports().find(|(_, port, _)| port.name == name);
+                Some(found.ok_or_else(|| unknown("port", name))?.2)
+            }
+            None => None,
+        };
+        let stations = self.dataplane.stations().map_err(|error| error.to_string())?;
+        let chosen: Vec<_> = stations
+            .into_iter()
+            .filter(|(key, entry)| {
+                bridge_no.is_none_or(|number| key.bridge == number.0)
+                    && port_no.is_none_or(|number| entry.port == number.0)
+                    && vlan.is_none_or(|vlan| key.vid.get() == vlan)
+            })
+            .map(|(key, _)| (key, None))
+            .collect();
+        self.dataplane.set_stations(&chosen).map_err(|error| error.to_string())?;
+        Ok(chosen.len())
+    }
 }

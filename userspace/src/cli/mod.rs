@@ -17,8 +17,8 @@ use crate::dataplane::Options;
 use crate::frame_text;
 use crate::offloads::Offloads;
 use crate::ovsdb::Endpoint;
+use crate::report::{FdbStation, Stats, Status, TraceReport};
 use crate::run::{self, Config};
-use crate::status::{FdbStation, Stats, Status, TraceReport};
 
 pub use frame::VlanTag;
 pub use output::OutputError;

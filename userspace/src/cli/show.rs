@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 
-use crate::status::{FdbStation, PortStatus, Stats, Status, TraceReport};
+use crate::report::{FdbStation, PortStatus, Stats, Status, TraceReport};
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();

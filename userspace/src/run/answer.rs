@@ -6,8 +6,9 @@ use crate::agent::Agent;
 use crate::control::{Reply, Request};
 use crate::dataplane::Kernel;
 use crate::fault;
+use crate::frame_text;
+use crate::report::TraceReport;
 use crate::unixctl::Unixctl;
-use crate::{frame_text, status};
 
 /// The agent's answer to a request.
 pub(super) fn answer(agent: &mut Agent<Kernel>, request: &Request) -> Reply {
@@ -34,8 +35,7 @@ pub(super) fn answer(agent: &mut Agent<Kernel>, request: &Request) -> Reply {
 pub(super) async fn compare(unixctl: Unixctl, report: serde_json::Value, reply: oneshot::Sender<Reply>) {
     fault::check("compare");
     let result = async {
-        let mut report: status::TraceReport =
-            serde_json::from_value(report).map_err(|error| error.to_string())?;
+        let mut report: TraceReport = serde_json::from_value(report).map_err(|error| error.to_string())?;
         let ofport = report.ofport.ok_or("Open vSwitch has not opened the port")?;
         let in_port = format!("in_port={ofport}");
         let answer = unixctl.call("ofproto/trace", &[&report.bridge, &in_port, &report.frame]).await;

@@ -15,7 +15,7 @@ use crate::fixture::{Database, shared, taps};
 use crate::links::{Link, LinkEvent};
 use crate::openflow::{OpenFlowEvent, PortFlags};
 use crate::ovsdb::OvsdbEvent;
-use crate::status::{BridgeStatus, PortStatus};
+use crate::report::{BridgeStatus, PortStatus};
 use crate::unixctl::{FdbAge, FdbRow, FdbStats, FlowTable, OfPort};
 
 /// The kernel's number of our program.

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::status::{BridgeStatus, OvsStatus, PortStats, RxStats, Volume};
+use crate::report::{BridgeStatus, OvsStatus, PortStats, RxStats, Volume};
 
 fn port(name: &str, ifindex: u32) -> PortStatus {
     PortStatus {
