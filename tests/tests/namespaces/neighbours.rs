@@ -168,7 +168,7 @@ fn flow_restore_wait_stops_the_fast_path_too() {
         let (a, b) = (station(), station());
         let (there, back) = (Frame::new(a, b), Frame::new(b, a));
         converse(tape, ("p1", &there), ("p2", &back));
-        tape.ovs().vsctl("set Open_vSwitch . other_config:flow-restore-wait=true");
+        tape.ovs().vsctl("set Open_vSwitch . other_config:flow-restore-wait=True");
         tape.restart_vswitchd();
         for _ in 0..3 {
             assert_eq!(tape.step("waiting", "p1", &there.another()), [""; 0]);

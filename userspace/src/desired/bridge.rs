@@ -5,7 +5,7 @@ use crate::ovsdb::{BridgeRow, ManagerRow, OpenVSwitchRow, Uuid};
 use crate::unixctl::FlowTable;
 
 use super::reason::About;
-use super::{BridgeFacts, Reason, World, mirror};
+use super::{BridgeFacts, Reason, World, mirror, smap};
 
 /// `mac-aging-time` where it is unset, and its bounds (OVS `lib/mac-learning.c`), in seconds.
 const AGEING_S: (u32, u32, u32) = (300, 15, 3600);
@@ -21,10 +21,9 @@ pub(super) fn gate(world: &World<'_>, host: &OpenVSwitchRow, uuid: Uuid, row: &B
 }
 
 fn host_gate(host: &OpenVSwitchRow) -> Option<Reason> {
-    let set = |key: &str| host.other_config.get(key).is_some_and(|value| value == "true");
-    if set("flow-restore-wait") {
+    if smap::is_true(&host.other_config, "flow-restore-wait") {
         Some(Reason::FlowRestoreWait)
-    } else if set("hw-offload") {
+    } else if smap::is_true(&host.other_config, "hw-offload") {
         Some(Reason::HwOffload)
     } else {
         None
@@ -59,7 +58,7 @@ fn settings_gate(world: &World<'_>, uuid: Uuid, row: &BridgeRow) -> Option<Reaso
 
 /// A remote manager that is not out of band puts hidden flows into every bridge (OVS `connmgr.c`, `in-band.c`).
 fn in_band_gate(world: &World<'_>, host: &OpenVSwitchRow, row: &BridgeRow) -> Option<Reason> {
-    if row.other_config.get("disable-in-band").is_some_and(|value| value == "true") {
+    if smap::is_true(&row.other_config, "disable-in-band") {
         return None;
     }
     let mut managers = host.manager_options.iter().filter_map(|uuid| world.rows.managers.get(uuid));
@@ -93,9 +92,9 @@ pub(super) fn table_size(row: &BridgeRow) -> u32 {
     setting(row, "mac-table-size", TABLE_SIZE)
 }
 
-/// A number as OVS reads it: unset, 0 and unreadable are the default, others are brought within bounds.
+/// A number with its bounds: unset, 0 and unreadable are the default, others are brought within them.
 fn setting(row: &BridgeRow, key: &str, (default, least, most): (u32, u32, u32)) -> u32 {
-    match row.other_config.get(key).and_then(|value| value.trim().parse::<i64>().ok()) {
+    match smap::int(&row.other_config, key) {
         None | Some(0) => default,
         Some(value) => u32::try_from(value).map_or(least, |value| value.clamp(least, most)),
     }

@@ -10,6 +10,7 @@ mod hook;
 mod mirror;
 mod port;
 mod reason;
+mod smap;
 mod vlan;
 
 use std::collections::BTreeMap;

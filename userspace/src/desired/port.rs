@@ -8,7 +8,7 @@ use crate::openflow::PortFlags;
 use crate::ovsdb::{BridgeRow, InterfaceRow, PortRow};
 
 use super::reason::About;
-use super::{Reason, hook};
+use super::{Reason, hook, smap};
 
 /// The first thing that is not on the allow-list; else the device.
 pub(super) fn gate<'w>(
@@ -36,9 +36,6 @@ fn type_gate(interface: &InterfaceRow) -> Option<Reason> {
 }
 
 fn settings_gate(row: &PortRow, interface: &InterfaceRow) -> Option<Reason> {
-    let enabled = |map: &std::collections::BTreeMap<String, String>, key: &str| {
-        map.get(key).is_some_and(|value| value == "true")
-    };
     let speaks_lacp = row.lacp.as_deref().is_some_and(|lacp| lacp != "off");
     let (port, device) = (&row.name, &interface.name);
     let settings: [(bool, &String, About); 8] = [
@@ -47,9 +44,9 @@ fn settings_gate(row: &PortRow, interface: &InterfaceRow) -> Option<Reason> {
         (row.qos.is_some(), port, |port| Reason::Qos { port }),
         (interface.ingress_policing_rate > 0, device, |device| Reason::Policing { device }),
         (interface.ingress_policing_kpkts_rate > 0, device, |device| Reason::PolicingPackets { device }),
-        (enabled(&interface.bfd, "enable"), device, |device| Reason::Bfd { device }),
+        (smap::is_true(&interface.bfd, "enable"), device, |device| Reason::Bfd { device }),
         (interface.cfm_mpid.is_some(), device, |device| Reason::Cfm { device }),
-        (enabled(&interface.lldp, "enable"), device, |device| Reason::Lldp { device }),
+        (smap::is_true(&interface.lldp, "enable"), device, |device| Reason::Lldp { device }),
     ];
     settings.into_iter().find_map(|(set, name, reason)| set.then(|| reason(name.clone())))
 }

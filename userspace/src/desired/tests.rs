@@ -84,10 +84,12 @@ fn plain_bridge_is_accelerated_with_all_its_ports() {
 #[test]
 fn every_setting_of_a_bridge_that_is_not_mirrored_gates_the_bridge() {
     type Case = (fn(&mut Scene), &'static str);
-    let cases: [Case; 24] = [
+    let cases: [Case; 26] = [
         (|s| s.selected.push("br1".into()), "--bridge"),
         (|s| set(&mut s.database.host().other_config, "flow-restore-wait", "true"), "flow-restore-wait"),
         (|s| set(&mut s.database.host().other_config, "hw-offload", "true"), "hw-offload"),
+        (|s| set(&mut s.database.host().other_config, "flow-restore-wait", "True"), "flow-restore-wait"),
+        (|s| set(&mut s.database.host().other_config, "hw-offload", "TRUE"), "hw-offload"),
         (|s| s.database.bridge("br0").datapath_type = "odd".into(), "datapath_type odd"),
         (
             |s| s.database.add_mirror("br0", "m0"),
@@ -357,9 +359,16 @@ fn protection_is_mirrored() {
 
 #[test]
 fn ageing_and_table_size_are_read_as_open_vswitch_does() {
-    for (text, ageing_s) in
-        [("60", 60), ("1", 15), ("9999", 3600), ("0", 300), ("-4", 15), ("soon", 300), (" 20", 20)]
-    {
+    for (text, ageing_s) in [
+        ("60", 60),
+        ("1", 15),
+        ("9999", 3600),
+        ("0", 300),
+        ("-4", 15),
+        ("soon", 300),
+        (" 20", 20),
+        ("20 ", 300),
+    ] {
         let bridge = bridge(|s| set(&mut s.database.bridge("br0").other_config, "mac-aging-time", text));
         assert_eq!(bridge.times, BridgeTimes { refresh_s: ageing_s / 2, ageing_s }, "{text}");
     }
