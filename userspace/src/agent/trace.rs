@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_frame_too_long_for_a_trial_is_called_that() {
-        let error = DataplaneError::new("run the program on", "p1", &std::io::Error::from_raw_os_error(22));
+        let error = DataplaneError::new("run the program on", "p1", std::io::Error::from_raw_os_error(22));
         let text = cannot_trace(&error, &[0; 9_000]);
         assert!(text.contains("9000 octets") && text.contains("shorten the payload"), "{text}");
         assert_eq!(cannot_trace(&error, &[0; 64]), error.to_string());

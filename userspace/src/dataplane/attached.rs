@@ -18,6 +18,7 @@ use rustix::net::{
     socket,
 };
 
+use super::error::Cause;
 use super::kernel::{LoadError, PROGRAM, TC_PROGRAM};
 use super::{DataplaneError, Hooks, InstalledPort};
 
@@ -35,17 +36,15 @@ impl Attached {
     /// # Errors
     /// The kernel refuses, or the device has gone. What is there stays.
     pub(super) fn adjust(&mut self, ebpf: &mut Ebpf, port: &InstalledPort) -> Result<(), DataplaneError> {
-        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new(operation, &port.device, cause)
-        };
+        let fail = |operation, cause: Cause| DataplaneError::new(operation, &port.device, cause);
         if port.hooks.tc() && self.tc.is_none() {
-            let link = attach_tc(ebpf, port).map_err(|e| fail("attach the tc program to", &*e))?;
+            let link = attach_tc(ebpf, port).map_err(|e| fail("attach the tc program to", e))?;
             self.tc = Some(link);
         }
         if port.hooks.xdp() && self.xdp.is_none() {
-            let program = xdp(ebpf, PROGRAM).map_err(|e| fail("attach the XDP program to", &e))?;
+            let program = xdp(ebpf, PROGRAM).map_err(|e| fail("attach the XDP program to", e.into()))?;
             let link = program.attach_to_if_index(port.ifindex, XdpMode::Driver);
-            self.xdp = Some(link.map_err(|e| fail("attach the XDP program to", &e))?);
+            self.xdp = Some(link.map_err(|e| fail("attach the XDP program to", e.into()))?);
         }
         let unwanted =
             Self { xdp: self.xdp.take_if(|_| !port.hooks.xdp()), tc: self.tc.take_if(|_| !port.hooks.tc()) };
@@ -57,14 +56,12 @@ impl Attached {
     /// # Errors
     /// The first failure.
     pub(super) fn detach(self, ebpf: &mut Ebpf, device: &str) -> Result<(), DataplaneError> {
-        let fail = |cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new("detach a program from", device, cause)
-        };
+        let fail = |cause: Cause| DataplaneError::new("detach a program from", device, cause);
         let xdp = self.xdp.map_or(Ok(()), |link| {
-            xdp(ebpf, PROGRAM).map_err(|e| fail(&e))?.detach(link).map_err(|e| fail(&e))
+            xdp(ebpf, PROGRAM).map_err(|e| fail(e.into()))?.detach(link).map_err(|e| fail(e.into()))
         });
         let tc = self.tc.map_or(Ok(()), |link| {
-            tc(ebpf, TC_PROGRAM).map_err(|e| fail(&e))?.detach(link).map_err(|e| fail(&e))
+            tc(ebpf, TC_PROGRAM).map_err(|e| fail(e.into()))?.detach(link).map_err(|e| fail(e.into()))
         });
         xdp.and(tc)
     }
@@ -76,10 +73,7 @@ pub fn has_tcx() -> bool {
 }
 
 /// By name, as there is no other way; the name is that of this moment.
-fn attach_tc(
-    ebpf: &mut Ebpf,
-    port: &InstalledPort,
-) -> Result<SchedClassifierLinkId, Box<dyn std::error::Error>> {
+fn attach_tc(ebpf: &mut Ebpf, port: &InstalledPort) -> Result<SchedClassifierLinkId, Cause> {
     let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
     let name = index_to_name(&socket, port.ifindex)?;
     let side = if port.hooks == Hooks::Host { TcAttachType::Egress } else { TcAttachType::Ingress };

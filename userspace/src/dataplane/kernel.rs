@@ -4,6 +4,7 @@
 //! vSwitch has them back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::Arc;
 
 use aya::{
@@ -11,6 +12,7 @@ use aya::{
     maps::{Array, DevMap, Map, MapData, MapError, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use trunkline_core::table::{Shape, Table};
@@ -18,6 +20,7 @@ use trunkline_core::{Decision, FdbEntry, FdbKey, Hook, Tag, Ticks, Tpid, TraceAn
 
 use super::attached::{Attached, has_tcx, tc, xdp};
 use super::drain::Drain;
+use super::error::{Cause, Chain, errno};
 use super::host::{Cpus, Preemption, ticks};
 use super::{
     BridgeNo, BridgeTimes, Dataplane, DataplaneError, Gate, Hooks, Installed, InstalledPort, Op, PortNo,
@@ -53,9 +56,13 @@ struct Recount {
 /// Why the programs could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// The kernel lacks something, or refuses.
-    #[error("cannot load the BPF programs: {0}")]
-    Load(String),
+    /// The kernel lacks something, or refuses. There is no source beside the text, which tells the whole chain of
+    /// causes: an operator would read it twice.
+    #[error("cannot load the BPF programs: {}{}", Chain(.0.as_ref()), next_step(.0.as_ref()))]
+    Load(Cause),
+    /// Something else that the programs need is missing: what, and why.
+    #[error("cannot load the BPF programs: {0}: {1}")]
+    Need(&'static str, Cause),
     /// The object lacks something: it does not belong to this binary.
     #[error("the BPF object has no {0}: rebuild with `cargo xtask build`")]
     Incomplete(&'static str),
@@ -106,11 +113,9 @@ impl Kernel {
     /// No privileges, a kernel that is too old, or an object of another build.
     pub fn load(options: Options) -> Result<Self, LoadError> {
         tracing::info!(preemption = %Preemption::of_kernel(), "loading the programs");
-        let cpus = Cpus::of_machine();
-        Self::load_for(
-            options,
-            cpus.map_err(|error| LoadError::Load(format!("cannot read the CPUs: {error}")))?,
-        )
+        let cpus =
+            Cpus::of_machine().map_err(|error| LoadError::Need("cannot read the CPUs", error.into()))?;
+        Self::load_for(options, cpus)
     }
 
     /// The same with maps for so many CPUs, for tests of a machine that gets more.
@@ -140,15 +145,15 @@ impl Kernel {
             .override_global("TRUNKLINE_TICKS", &Raw(ticks), true)
             .override_global("TRUNKLINE_FLOWS", &flow_sets, true)
             .load(OBJECT)
-            .map_err(|error| LoadError::Load(explain(&error)))?;
+            .map_err(|error| LoadError::Load(error.into()))?;
         for program in [PROGRAM, TRACE_PROGRAM, RENEW_PROGRAM] {
             let xdp = xdp(&mut ebpf, program)?;
-            xdp.load().map_err(|error| LoadError::Load(explain(&error)))?;
+            xdp.load().map_err(|error| LoadError::Load(error.into()))?;
         }
         let has_tc = has_tcx();
         for program in [TC_PROGRAM, TC_TRACE_PROGRAM].into_iter().filter(|_| has_tc) {
             let tc = tc(&mut ebpf, program)?;
-            tc.load().map_err(|error| LoadError::Load(explain(&error)))?;
+            tc.load().map_err(|error| LoadError::Load(error.into()))?;
         }
         Ok(Self {
             slots: map(&mut ebpf, "SLOTS")?,
@@ -233,18 +238,16 @@ impl Kernel {
     /// A table could not be written, or the device is gone.
     pub fn enter(&mut self, port: PortNo, new: &InstalledPort) -> Result<(), DataplaneError> {
         let place = u32::from(port.0);
-        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new(operation, &new.device, cause)
-        };
+        let fail = |operation, cause: Cause| DataplaneError::new(operation, &new.device, cause);
         // Without PORT_TARGET the place is never looked at, whatever stands there.
         if new.rules.has(abi::PORT_TARGET) {
-            self.devices.set(place, new.ifindex, None, 0).map_err(|e| fail("send to", &e))?;
+            self.devices.set(place, new.ifindex, None, 0).map_err(|e| fail("send to", e.into()))?;
         }
-        self.ports.set(place, Raw(new.rules), 0).map_err(|e| fail("write the rules of", &e))?;
+        self.ports.set(place, Raw(new.rules), 0).map_err(|e| fail("write the rules of", e.into()))?;
         let slot = abi::Slot { ifindex: new.ifindex, port_no: place };
         self.slots
             .set(new.ifindex % abi::IFINDEX_SLOTS, Raw(slot), 0)
-            .map_err(|e| fail("enter the interface index of", &e))
+            .map_err(|e| fail("enter the interface index of", e.into()))
     }
 
     /// Changes the rules of a port and nothing else, for tests of the rules.
@@ -255,7 +258,7 @@ impl Kernel {
         let written = self
             .ports
             .set(u32::from(port.0), Raw(*rules), 0)
-            .map_err(|e| DataplaneError::new("write the rules of", format!("port {}", port.0), &e));
+            .map_err(|e| DataplaneError::new("write the rules of", format!("port {}", port.0), e));
         written.and(self.invalidate_flows())
     }
 
@@ -298,14 +301,12 @@ impl Kernel {
 
     /// Takes a port out of the tables again.
     fn clear(&mut self, port: PortNo, old: &InstalledPort) -> Result<(), DataplaneError> {
-        let fail = |operation, cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new(operation, &old.device, cause)
-        };
+        let fail = |operation, cause: Cause| DataplaneError::new(operation, &old.device, cause);
         let slot = old.ifindex % abi::IFINDEX_SLOTS;
         let rules = self.ports.set(u32::from(port.0), Raw(abi::Port::UNUSED), 0);
         let slot = self.slots.set(slot, Raw(abi::Slot::default()), 0);
-        rules.map_err(|e| fail("clear the rules of", &e))?;
-        slot.map_err(|e| fail("clear the interface index of", &e))
+        rules.map_err(|e| fail("clear the rules of", e.into()))?;
+        slot.map_err(|e| fail("clear the interface index of", e.into()))
     }
 
     /// Takes a port out, trying every part of it, and reports the first failure.
@@ -360,24 +361,23 @@ impl Kernel {
         ifindex: u32,
         frame: &[u8],
     ) -> Result<(TraceAnswer, Vec<u8>), DataplaneError> {
-        let fail = |cause: &(dyn std::error::Error + 'static)| {
-            DataplaneError::new("run the program on", format!("interface {ifindex}"), cause)
-        };
+        let fail =
+            |cause: Cause| DataplaneError::new("run the program on", format!("interface {ifindex}"), cause);
         // At tc a tag arrives beside the frame (`skb_vlan_untag`, kernel net/core/skbuff.c).
         let (octets, beside) = if hook == Hook::Tc { untag(frame) } else { (frame.to_vec(), None) };
         let question = TraceQuestion { ifindex, beside };
-        self.trace.set(0, Raw(abi::Trace::ask(&question)), 0).map_err(|e| fail(&e))?;
+        self.trace.set(0, Raw(abi::Trace::ask(&question)), 0).map_err(|e| fail(e.into()))?;
         let mut sent = vec![0; octets.len() + 8];
         let options =
             TestRunOptions { data_in: Some(&octets), data_out: Some(&mut sent), ..TestRunOptions::new() };
         let result: TestRunResult = match hook {
-            Hook::Xdp => xdp(&mut self.ebpf, TRACE_PROGRAM).map_err(|e| fail(&e))?.test_run(options),
-            Hook::Tc => tc(&mut self.ebpf, TC_TRACE_PROGRAM).map_err(|e| fail(&e))?.test_run(options),
+            Hook::Xdp => xdp(&mut self.ebpf, TRACE_PROGRAM).map_err(|e| fail(e.into()))?.test_run(options),
+            Hook::Tc => tc(&mut self.ebpf, TC_TRACE_PROGRAM).map_err(|e| fail(e.into()))?.test_run(options),
         }
-        .map_err(|e| fail(&e))?;
+        .map_err(|e| fail(e.into()))?;
         sent.truncate(result.data_size_out as usize);
-        let answer = self.trace.get(&0, 0).map_err(|e| fail(&e))?.0;
-        let answer = answer.answer().ok_or(NoAnswer).map_err(|e| fail(&e))?;
+        let answer = self.trace.get(&0, 0).map_err(|e| fail(e.into()))?.0;
+        let answer = answer.answer().ok_or(NoAnswer).map_err(|e| fail(e.into()))?;
         if let Some(tag) = answer.beside
             && sent.len() >= ADDRESSES
         {
@@ -444,13 +444,13 @@ impl Dataplane for Kernel {
             invalidated = self.invalidate_flows();
         }
         let program =
-            xdp(&mut self.ebpf, RENEW_PROGRAM).map_err(|e| DataplaneError::new("renew", "leases", &e))?;
+            xdp(&mut self.ebpf, RENEW_PROGRAM).map_err(|e| DataplaneError::new("renew", "leases", e))?;
         let renewed = self.gate.renew(now_s, |_, until_s| {
             let question = abi::Renewal { until_s, reserved: [0; 3] };
             let options =
                 TestRunOptions { data_in: Some(bytemuck::bytes_of(&question)), ..TestRunOptions::new() };
             let run: Result<TestRunResult, _> = program.test_run(options);
-            run.map(drop).map_err(|e| DataplaneError::new("renew", "leases", &e))
+            run.map(drop).map_err(|e| DataplaneError::new("renew", "leases", e))
         });
         invalidated.and(renewed)
     }
@@ -502,7 +502,7 @@ impl Dataplane for Kernel {
         }
         self.learned
             .set(u32::from(port.0), stations, 0)
-            .map_err(|e| DataplaneError::new("count the stations of", format!("port {}", port.0), &e))?;
+            .map_err(|e| DataplaneError::new("count the stations of", format!("port {}", port.0), e))?;
         if let Some(recount) = self.recounts.get_mut(usize::from(port.0)) {
             *recount = Recount { stations, inserted, times: if same { last.times + 1 } else { 1 } };
         }
@@ -546,14 +546,14 @@ fn untag(frame: &[u8]) -> (Vec<u8>, Option<Tag>) {
 fn stations(ebpf: &mut Ebpf, shape: Shape) -> Result<Stations, LoadError> {
     let (fdb, header) = (array(ebpf, "FDB")?, array(ebpf, "FDB_HEADER")?);
     let memory = StationMemory::new(fdb, shape.buckets(), header);
-    let memory = memory.map_err(|error| LoadError::Load(format!("the table of stations: {error}")))?;
+    let memory = memory.map_err(|error| LoadError::Need("the table of stations", error.into()))?;
     Ok(Stations::new(Table::new(memory, shape)))
 }
 
 /// The map `COUNTERS`, likewise.
 fn counters(ebpf: &mut Ebpf, cpus: u32) -> Result<CounterMemory, LoadError> {
     let memory = CounterMemory::new(array(ebpf, "COUNTERS")?, cpus);
-    memory.map_err(|error| LoadError::Load(format!("the counters: {error}")))
+    memory.map_err(|error| LoadError::Need("the counters", error.into()))
 }
 
 fn array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
@@ -569,8 +569,8 @@ fn secrets() -> Result<[u64; 2], LoadError> {
     let filled = rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty());
     match filled {
         Ok(16) => Ok(bytemuck::cast(octets)),
-        Ok(_) => Err(LoadError::Load("too few random octets".to_owned())),
-        Err(error) => Err(LoadError::Load(format!("random octets: {error}"))),
+        Ok(_) => Err(LoadError::Load("too few random octets".into())),
+        Err(error) => Err(LoadError::Need("random octets", error.into())),
     }
 }
 
@@ -579,9 +579,40 @@ fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -
     M::try_from(map).map_err(|_| LoadError::Incomplete(name))
 }
 
-/// The whole chain of causes in one line, and the next step where it is known.
-fn explain(error: &(dyn std::error::Error + 'static)) -> String {
-    let text = DataplaneError::new("", "", error).cause;
-    let denied = text.contains("os error 1)") || text.contains("os error 13)");
-    if denied { format!("{text}; run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN") } else { text }
+/// What is to be done about a refusal, where that is known.
+fn next_step(cause: &(dyn Error + 'static)) -> &'static str {
+    match errno(cause) {
+        Some(Errno::PERM | Errno::ACCESS) => "; run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya::EbpfError;
+
+    #[test]
+    fn only_a_refusal_for_want_of_privileges_is_answered_with_them() {
+        let text = |errno: Errno| {
+            let cause = MapError::CreateError { name: "FDB".to_owned(), io_error: errno.into() };
+            LoadError::Load(EbpfError::MapError(cause).into()).to_string()
+        };
+        let failed = "cannot load the BPF programs: map error: failed to create map `FDB`";
+        let privileges = "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
+        assert_eq!(
+            text(Errno::PERM),
+            format!("{failed}: Operation not permitted (os error 1); {privileges}")
+        );
+        assert_eq!(text(Errno::ACCESS), format!("{failed}: Permission denied (os error 13); {privileges}"));
+        assert_eq!(text(Errno::NOMEM), format!("{failed}: Cannot allocate memory (os error 12)"));
+        assert_eq!(text(Errno::AGAIN), format!("{failed}: Resource temporarily unavailable (os error 11)"));
+    }
+
+    #[test]
+    fn what_loading_needs_is_named() {
+        let error = LoadError::Need("the counters", Errno::NOMEM.into());
+        let text = "cannot load the BPF programs: the counters: Cannot allocate memory (os error 12)";
+        assert_eq!(error.to_string(), text);
+    }
 }

@@ -22,13 +22,13 @@ impl LeaseTable for KernelLeases {
     fn write(&mut self, bridge: BridgeNo, value: abi::Bridge) -> Result<(), DataplaneError> {
         self.bridges
             .set(u32::from(bridge.0), Raw(value), 0)
-            .map_err(|e| DataplaneError::new("write the lease of", format!("bridge {}", bridge.0), &e))
+            .map_err(|e| DataplaneError::new("write the lease of", format!("bridge {}", bridge.0), e))
     }
 
     fn lease_s(&self, bridge: BridgeNo) -> Result<u32, DataplaneError> {
         let value = self.bridges.get(&u32::from(bridge.0), 0);
-        let value = value
-            .map_err(|e| DataplaneError::new("read the lease of", format!("bridge {}", bridge.0), &e))?;
+        let value =
+            value.map_err(|e| DataplaneError::new("read the lease of", format!("bridge {}", bridge.0), e))?;
         Ok(value.0.lease_s)
     }
 
@@ -38,6 +38,6 @@ impl LeaseTable for KernelLeases {
         let ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
         self.generation
             .set(0, ns, 0)
-            .map_err(|e| DataplaneError::new("invalidate", "the flow cache of the programs", &e))
+            .map_err(|e| DataplaneError::new("invalidate", "the flow cache of the programs", e))
     }
 }

@@ -109,7 +109,7 @@ impl Dataplane for Memory {
                 let refused = new.hooks.xdp() && self.without_xdp.contains(&new.ifindex);
                 if refused || self.vanished.contains(&new.ifindex) {
                     let cause = std::io::Error::from_raw_os_error(19);
-                    return Err(DataplaneError::new("attach to", &new.device, &cause));
+                    return Err(DataplaneError::new("attach to", &new.device, cause));
                 }
                 if let Some(old) = self.installed.ports.get(port) {
                     let active = |port: &InstalledPort| self.may_switch(port.rules.bridge);

@@ -6,6 +6,7 @@
 
 mod attached;
 mod drain;
+mod error;
 mod hooks;
 mod host;
 mod kernel;
@@ -18,10 +19,10 @@ mod stations;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use thiserror::Error;
 use trunkline_core::{FdbEntry, FdbKey, TraceAnswer, abi};
 
 pub use attached::has_tcx;
+pub use error::DataplaneError;
 pub use hooks::Hooks;
 pub use host::Cpus;
 pub use kernel::{Kernel, Options};
@@ -85,34 +86,6 @@ pub enum Op {
     Flush(BTreeSet<PortNo>),
     /// Put a port in, or change its rules; the latter only while its bridge is suspended.
     Install(PortNo, InstalledPort),
-}
-
-/// A failed step: the operation, its object and the cause.
-#[derive(Debug, Error)]
-#[error("cannot {operation} {object}: {cause}")]
-pub struct DataplaneError {
-    operation: &'static str,
-    object: String,
-    cause: String,
-}
-
-impl DataplaneError {
-    pub(crate) fn new(
-        operation: &'static str,
-        object: impl ToString,
-        cause: &(dyn std::error::Error + 'static),
-    ) -> Self {
-        let mut text = cause.to_string();
-        let mut source = cause.source();
-        while let Some(inner) = source {
-            let inner_text = inner.to_string();
-            if !text.ends_with(&inner_text) {
-                text = format!("{text}: {inner_text}");
-            }
-            source = inner.source();
-        }
-        Self { operation, object: object.to_string(), cause: text }
-    }
 }
 
 /// How long the programs go on without a renewed lease, in seconds.

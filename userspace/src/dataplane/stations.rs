@@ -29,7 +29,7 @@ pub(super) enum NotEntered {
 impl NotEntered {
     /// As the failure of a step.
     pub(super) fn of(self, key: &FdbKey) -> DataplaneError {
-        DataplaneError::new("enter", format!("station {} in VLAN {}", key.mac, key.vid), &self)
+        DataplaneError::new("enter", format!("station {} in VLAN {}", key.mac, key.vid), self)
     }
 }
 
