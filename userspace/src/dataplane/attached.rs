@@ -6,7 +6,7 @@
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, TcAttachType, XdpMode,
         tc::{SchedClassifierLinkId, TcAttachOptions},
         xdp::XdpLinkId,
     },
@@ -19,7 +19,7 @@ use rustix::net::{
 };
 
 use super::error::Cause;
-use super::kernel::{LoadError, PROGRAM, TC_PROGRAM};
+use super::programs::{TC, XDP, tc, xdp};
 use super::{DataplaneError, Hooks, InstalledPort};
 
 /// The programs on one device.
@@ -42,7 +42,7 @@ impl Attached {
             self.tc = Some(link);
         }
         if port.hooks.xdp() && self.xdp.is_none() {
-            let program = xdp(ebpf, PROGRAM).map_err(|e| fail("attach the XDP program to", e.into()))?;
+            let program = xdp(ebpf, XDP).map_err(|e| fail("attach the XDP program to", e.into()))?;
             let link = program.attach_to_if_index(port.ifindex, XdpMode::Driver);
             self.xdp = Some(link.map_err(|e| fail("attach the XDP program to", e.into()))?);
         }
@@ -58,18 +58,13 @@ impl Attached {
     pub(super) fn detach(self, ebpf: &mut Ebpf, device: &str) -> Result<(), DataplaneError> {
         let fail = |cause: Cause| DataplaneError::new("detach a program from", device, cause);
         let xdp = self.xdp.map_or(Ok(()), |link| {
-            xdp(ebpf, PROGRAM).map_err(|e| fail(e.into()))?.detach(link).map_err(|e| fail(e.into()))
+            xdp(ebpf, XDP).map_err(|e| fail(e.into()))?.detach(link).map_err(|e| fail(e.into()))
         });
         let tc = self.tc.map_or(Ok(()), |link| {
-            tc(ebpf, TC_PROGRAM).map_err(|e| fail(e.into()))?.detach(link).map_err(|e| fail(e.into()))
+            tc(ebpf, TC).map_err(|e| fail(e.into()))?.detach(link).map_err(|e| fail(e.into()))
         });
         xdp.and(tc)
     }
-}
-
-/// Whether the kernel has tcx: it knows of such programs on the loopback device, be it none.
-pub fn has_tcx() -> bool {
-    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
 }
 
 /// By name, as there is no other way; the name is that of this moment.
@@ -77,21 +72,11 @@ fn attach_tc(ebpf: &mut Ebpf, port: &InstalledPort) -> Result<SchedClassifierLin
     let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
     let name = index_to_name(&socket, port.ifindex)?;
     let side = if port.hooks == Hooks::Host { TcAttachType::Egress } else { TcAttachType::Ingress };
-    let program = tc(ebpf, TC_PROGRAM)?;
+    let program = tc(ebpf, TC)?;
     let link = program.attach_with_options(&name, side, TcAttachOptions::TcxOrder(LinkOrder::last()))?;
     if name_to_index(&socket, &name).is_ok_and(|ifindex| ifindex == port.ifindex) {
         return Ok(link);
     }
     program.detach(link)?;
     Err("it is being renamed".into())
-}
-
-pub(super) fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
-    let program = ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?;
-    program.try_into().map_err(|_: ProgramError| LoadError::Incomplete(name))
-}
-
-pub(super) fn tc<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier, LoadError> {
-    let program = ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?;
-    program.try_into().map_err(|_: ProgramError| LoadError::Incomplete(name))
 }

@@ -1,10 +1,11 @@
-//! What of the machine the programs depend on: whether its kernel is a real-time one, its clock, and its CPUs.
+//! What the programs depend on in the machine: whether its kernel is a real-time one and has tcx, its clock, and its CPUs.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::sync::LazyLock;
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_getres};
 use trunkline_core::{Ticks, abi};
@@ -73,6 +74,11 @@ impl fmt::Display for Preemption {
             }
         })
     }
+}
+
+/// Returns whether the kernel has tcx: it then tells which of its programs are on the loopback device, even if none is.
+pub fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
 }
 
 /// The kernel's ticks. Its coarse clocks advance by one at a time (`KTIME_LOW_RES`, Linux `kernel/time/posix-timers.c`).

@@ -1,10 +1,16 @@
 //! The leases as the programs read them: map `BRIDGES`, and the variable `GENERATION`.
 
+use aya::Ebpf;
 use aya::maps::{Array, MapData};
+use aya::programs::{TestRun as _, TestRunOptions, TestRunResult};
 use rustix::time::{ClockId, clock_gettime};
 use trunkline_core::abi;
 
-use super::{BridgeNo, DataplaneError, lease::LeaseTable, pod::Raw};
+use super::error::Cause;
+use super::lease::LeaseTable;
+use super::pod::Raw;
+use super::programs::{RENEW, xdp};
+use super::{BridgeNo, DataplaneError};
 
 /// Both maps.
 pub struct KernelLeases {
@@ -40,4 +46,18 @@ impl LeaseTable for KernelLeases {
             .set(0, ns, 0)
             .map_err(|e| DataplaneError::new("invalidate", "the flow cache of the programs", e))
     }
+}
+
+/// Extends the leases that have not run out to `until_s`, and ends those that have. A program does it, so that the
+/// test and the write are one step.
+///
+/// # Errors
+/// The program could not be run; no lease is extended.
+pub(super) fn extend(ebpf: &mut Ebpf, until_s: u32) -> Result<(), DataplaneError> {
+    let fail = |cause: Cause| DataplaneError::new("renew", "leases", cause);
+    let question = abi::Renewal { until_s, reserved: [0; 3] };
+    let options = TestRunOptions { data_in: Some(bytemuck::bytes_of(&question)), ..TestRunOptions::new() };
+    let program = xdp(ebpf, RENEW).map_err(|e| fail(e.into()))?;
+    let run: Result<TestRunResult, _> = program.test_run(options);
+    run.map(drop).map_err(|e| fail(e.into()))
 }

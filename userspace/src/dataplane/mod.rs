@@ -10,21 +10,25 @@ mod error;
 mod hooks;
 mod host;
 mod kernel;
+mod learned;
 mod lease;
 mod lease_maps;
+mod loaded;
 mod mapping;
 mod memory;
 mod pod;
+mod ports;
+mod programs;
 mod stations;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_core::{FdbEntry, FdbKey, TraceAnswer, abi};
 
-pub use attached::has_tcx;
 pub use error::DataplaneError;
 pub use hooks::Hooks;
-pub use host::Cpus;
+pub use host::{Cpus, has_tcx};
 pub use kernel::{Kernel, Options};
 pub use lease::{Affected, Gate, LeaseTable};
 pub use lease_maps::KernelLeases;
