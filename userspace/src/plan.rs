@@ -88,21 +88,21 @@ fn stations_are_void(old: &InstalledPort, new: &InstalledPort) -> bool {
 ///
 /// A device keeps its number when its port moves to another bridge.
 #[derive(Debug)]
-pub struct Numbers {
+pub struct IdAllocator {
     bridges: BTreeMap<String, BridgeNo>,
     /// The device in each slot of the table of interface indices, and its number.
     slots: BTreeMap<u32, (u32, PortNo)>,
     free: BTreeSet<PortNo>,
 }
 
-impl Default for Numbers {
+impl Default for IdAllocator {
     fn default() -> Self {
         let free = (0..abi::MAX_PORTS as u16).map(PortNo).collect();
         Self { bridges: BTreeMap::new(), slots: BTreeMap::new(), free }
     }
 }
 
-impl Numbers {
+impl IdAllocator {
     /// The number of a bridge, a new one if need be; an error says that all are taken.
     pub fn bridge(&mut self, name: &str) -> Result<BridgeNo, Reason> {
         if let Some(number) = self.bridges.get(name) {
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn numbers_are_kept_reused_and_exhausted() {
-        let mut numbers = Numbers::default();
+        let mut numbers = IdAllocator::default();
         let first = numbers.port(5).unwrap();
         assert_eq!((numbers.port(5), numbers.known_port(5)), (Ok(first), Some(first)));
         let same_slot = 5 + abi::IFINDEX_SLOTS;
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn bridges_are_numbered_as_long_as_something_of_them_is_installed() {
-        let mut numbers = Numbers::default();
+        let mut numbers = IdAllocator::default();
         for name in 0..abi::MAX_BRIDGES {
             numbers.bridge(&format!("br{name}")).unwrap();
         }

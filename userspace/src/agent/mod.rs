@@ -30,7 +30,7 @@ use crate::desired::{DesiredBridge, DesiredPort, Reason};
 use crate::event::{Effect, Event, HostFacts, Poll, Probe};
 use crate::links::{Link, LinkEvent, Links};
 use crate::openflow::OpenFlowEvent;
-use crate::plan::{Numbers, Plan, plan};
+use crate::plan::{IdAllocator, Plan, plan};
 use crate::unixctl::{FdbRow, FlowTable};
 
 use offload::Offload;
@@ -62,7 +62,7 @@ pub struct Agent<D> {
     /// Questions asked so far: each has its number, so that no answer is taken for another's.
     questions: u64,
     followed: Vec<String>,
-    numbers: Numbers,
+    numbers: IdAllocator,
     failed: BTreeMap<u32, Failure>,
     without_xdp: BTreeMap<u32, Refusal>,
     /// Of the devices of installed ports, when the program was put on them.
@@ -112,7 +112,7 @@ impl<D: Dataplane> Agent<D> {
             watched: BTreeMap::new(),
             questions: 0,
             followed: Vec::new(),
-            numbers: Numbers::default(),
+            numbers: IdAllocator::default(),
             failed: BTreeMap::new(),
             without_xdp: BTreeMap::new(),
             incarnations: BTreeMap::new(),
