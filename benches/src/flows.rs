@@ -1,7 +1,7 @@
 //! Many flows: between which stations, and in which order their frames come.
 
+use crate::frame::Header;
 use crate::frame::{header, station};
-use crate::tables::Header;
 
 /// Flows that are sent at most; fewer between few stations.
 pub const FLOWS: usize = 100_000;

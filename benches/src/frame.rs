@@ -1,9 +1,10 @@
 //! The frames that are sent: UDP in IPv4, as short as Ethernet allows.
 
-use crate::tables::Header;
-
 /// Octets at the start of a frame that a forwarding program may change: addresses and tag.
 pub const REWRITTEN: usize = 16;
+
+/// The start of a frame as a program writes it.
+pub type Header = [u8; REWRITTEN];
 
 /// Octets of the shortest frame on the wire.
 pub const SHORTEST: usize = 64;

@@ -22,7 +22,8 @@ use serde::Serialize;
 use trunkline_tests::Netns;
 
 use crate::baseline::{Baseline, Start};
-use crate::tables::{Devices, Header, Headers, Next};
+use crate::frame::Header;
+use crate::tables::{Devices, Headers, Next};
 
 /// Frames that the kernel passes on at a time, as a NIC's driver does.
 const BATCH: u32 = 64;

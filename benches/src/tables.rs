@@ -7,7 +7,7 @@ use aya::maps::{Array, DevMap, Map as AnyMap, MapData, ProgramArray};
 use aya::programs::Xdp;
 use aya_obj::Map;
 
-use crate::frame::REWRITTEN;
+use crate::frame::{Header, REWRITTEN};
 
 /// A device map.
 pub struct Devices {
@@ -53,9 +53,6 @@ impl Next {
         Ok(Self { _map: map, fd })
     }
 }
-
-/// The start of a frame as a program writes it.
-pub type Header = [u8; REWRITTEN];
 
 /// Starts of frames, written one after the other, over and over: by one program at a time.
 pub struct Headers {

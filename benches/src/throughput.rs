@@ -9,10 +9,10 @@ use trunkline_core::PuntReason;
 use trunkline_tests::{Netns, Ovs, Vlan};
 
 use crate::contestant::{Contestant, Fate, Installation, Ports};
+use crate::frame::Header;
 use crate::frame::{RECEIVER, SHORTEST, header, retagged, sized, station};
 use crate::path::{Entry, Flow, Path, Traffic, devices};
 use crate::rounds::{median, order};
-use crate::tables::Header;
 
 /// How long and how often to measure.
 #[derive(Clone, Copy, Debug)]

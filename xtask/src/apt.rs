@@ -7,9 +7,8 @@ use std::{env, fs, process};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{find_program, note, output, run};
+use crate::command::{find_program, is_root, note, output, run};
 use crate::debian::{self, Installed, Suite};
-use crate::setup::is_root;
 
 /// Installs packages and leaves the services among them stopped.
 ///

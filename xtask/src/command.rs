@@ -1,11 +1,18 @@
 //! Running other programs: every failure names the step, the status and the command line.
 
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _, stderr, stdout};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
+
+/// Returns whether this runs as root.
+pub(crate) fn is_root() -> bool {
+    // The kernel gives a process's directory to its effective user.
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
 
 /// Tells the user what is being done, apart from the output of the programs that do it.
 pub(crate) fn note(text: &str) {

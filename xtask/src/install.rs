@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{note, run};
+use crate::command::{is_root, note, run};
 use crate::ebpf;
-use crate::setup::is_root;
 use crate::workspace::{Profile, Workspace};
 
 /// Where the binary goes: with the other system daemons, as the unit's `ExecStart` has it.

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::run;
+use crate::command::{is_root, run};
 use crate::ebpf;
-use crate::setup::{self, NETWORK, is_root};
+use crate::setup::{self, NETWORK};
 use crate::workspace::{Profile, Workspace};
 
 pub(crate) fn demo(ws: &Workspace, args: &[OsString]) -> Result<()> {

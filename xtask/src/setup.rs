@@ -1,7 +1,6 @@
 //! What the machine must have: programs by their package, and privileges.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::Result;
 
@@ -66,11 +65,6 @@ pub(crate) fn ensure(programs: impl IntoIterator<Item = &'static Program>) -> Re
     let mut packages: Vec<_> = missing.map(|program| program.package).collect();
     packages.dedup();
     if packages.is_empty() { Ok(()) } else { apt::install(&packages) }
-}
-
-pub(crate) fn is_root() -> bool {
-    // The kernel gives a process's directory to its effective user.
-    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// A capability by name and bit, of those that parts of this project need.

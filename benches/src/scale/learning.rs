@@ -11,9 +11,10 @@ use super::{VID, access_trunk};
 use crate::baseline::{Baseline, Start};
 use crate::contestant::{INGRESS, TIMES, introduce, rules};
 use crate::flows::sender;
+use crate::frame::Header;
 use crate::frame::{RECEIVER, frame, header};
 use crate::rounds::median;
-use crate::tables::{Header, Headers, Next};
+use crate::tables::{Headers, Next};
 
 /// New stations in a round.
 const NEW: u32 = 1 << 17;

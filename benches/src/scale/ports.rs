@@ -12,9 +12,10 @@ use trunkline_tests::{Netns, Vlan};
 use super::{Entrant, access_trunk, measure, print};
 use crate::baseline::Baseline;
 use crate::contestant::{Contestant, EGRESS, INGRESS, Installation, install};
+use crate::frame::Header;
 use crate::frame::{RECEIVER, SENDER, frame, header, station};
 use crate::path::{Path, Traffic, add_outlets, devices, ifindex};
-use crate::tables::{Devices, Header};
+use crate::tables::Devices;
 use crate::throughput::Effort;
 
 const TIMES: BridgeTimes = BridgeTimes { refresh_s: 1 << 20, ageing_s: 1 << 21 };

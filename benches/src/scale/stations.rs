@@ -88,7 +88,7 @@ fn trunkline(effort: &Effort, count: u32, distribution: Distribution) -> Result<
     Ok(Entrant::new(count.to_string(), contestant, path))
 }
 
-fn traffic<'h>(effort: &'h Effort, headers: &'h [crate::tables::Header]) -> Traffic<'h> {
+fn traffic<'h>(effort: &'h Effort, headers: &'h [crate::frame::Header]) -> Traffic<'h> {
     let cpus = std::slice::from_ref(&effort.cpu);
     Traffic { entry: effort.entry, frame: frame(RECEIVER, None), headers, cpus }
 }

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::answer::Station;
-use super::network::{DEVICE, Link, connect};
+use super::link::{DEVICE, Link, connect};
 use crate::Netns;
 use crate::pass_program::TinyProgram;
 use crate::wire::{Wire, wait_readable};

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use trunkline_core::{Mac, Pcp, Tag, Tpid, Vid};
 
-use super::network::{DEVICE, Link, Network, station_mac};
+use super::link::{DEVICE, Link};
+use super::network::{Network, station_mac};
 use crate::Netns;
 use crate::pass_program::{HEAD_LEN, TinyProgram};
 

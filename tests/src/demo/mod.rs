@@ -7,6 +7,7 @@
 mod answer;
 mod far_end;
 mod interrupt;
+mod link;
 mod load;
 mod network;
 mod report;
