@@ -230,7 +230,7 @@ impl Applied {
     }
 
     /// Returns why a bridge has to be held, if it has to.
-    pub fn hold(&self, bridge: &str) -> Option<Reason> {
+    pub fn hold_reason(&self, bridge: &str) -> Option<Reason> {
         if self.latest.is_none() {
             return Some(Reason::DatabaseUnread);
         }

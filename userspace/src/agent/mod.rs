@@ -40,7 +40,7 @@ use watched::{Known, Watched};
 /// A port on which a step failed is tried again after so many seconds, or when its device changes.
 const RETRY_S: u32 = 10;
 /// Everything is looked at at least so often, in seconds, although nothing seems to have changed.
-const LOOK_S: u32 = 60;
+const FULL_REFRESH_S: u32 = 60;
 
 /// If nothing is heard for so many seconds, not even that one has passed, the process did not run.
 const MISSED_S: u32 = 3;
@@ -73,7 +73,7 @@ pub struct Agent<D> {
     now_s: u32,
     swept_s: u32,
     /// When to look at everything, in seconds, if nothing happens before.
-    look_s: u32,
+    full_refresh_s: u32,
     /// Whether the last look at everything led to steps: what they freed, or could not do, may call for others.
     unsettled: bool,
 }
@@ -121,7 +121,7 @@ impl<D: Dataplane> Agent<D> {
             effects: Vec::new(),
             now_s: 0,
             swept_s: 0,
-            look_s: 0,
+            full_refresh_s: 0,
             unsettled: false,
         }
     }
@@ -168,7 +168,7 @@ impl<D: Dataplane> Agent<D> {
         let missed = self.now_s != 0 && now_s.saturating_sub(self.now_s) >= MISSED_S;
         if missed {
             warn!(seconds = now_s - self.now_s, "nothing was heard for too long: Open vSwitch is asked anew");
-            self.watched.values_mut().for_each(Watched::void);
+            self.watched.values_mut().for_each(Watched::invalidate);
         }
         missed
     }
@@ -207,7 +207,7 @@ impl<D: Dataplane> Agent<D> {
             if !self.holds_for_vlans(name)
                 && let Some(watched) = self.watched.get_mut(name)
             {
-                watched.void();
+                watched.invalidate();
             }
         }
         names
@@ -273,7 +273,7 @@ impl<D: Dataplane> Agent<D> {
         let Some(watched) = self.watched.get_mut(bridge) else { return false };
         match event {
             OpenFlowEvent::Connected { .. } => watched.unfollow(),
-            OpenFlowEvent::FlowsChanged { .. } => watched.void(),
+            OpenFlowEvent::FlowsChanged { .. } => watched.invalidate(),
             OpenFlowEvent::PortFlags { flags, .. } => watched.port_flags = Ok(flags),
             OpenFlowEvent::Disconnected { bridge, cause } => {
                 // Most likely ovs-vswitchd ended; if not, its flags and flows may change unnoticed.
@@ -314,7 +314,7 @@ impl<D: Dataplane> Agent<D> {
         let Some(watched) = self.watched.get_mut(bridge) else { return false };
         let asked_s = watched.known_mut().and_then(|known| known.confirming.take());
         let (Ok(Probe { version, flow_table, stations }), Some(asked_s)) = (answer, asked_s) else {
-            watched.void();
+            watched.invalidate();
             return true;
         };
         self.ovs_version = Some(version);
@@ -338,7 +338,7 @@ impl<D: Dataplane> Agent<D> {
         };
         let asked_s = known.polling.take();
         let Ok(Poll { flow_table, stats, stations }) = answer else {
-            watched.void();
+            watched.invalidate();
             return true;
         };
         known.stats = Some(stats);
@@ -406,7 +406,7 @@ impl<D: Dataplane> Agent<D> {
             self.swept_s = self.now_s;
             self.sweep();
         }
-        changed |= self.now_s >= self.look_s;
+        changed |= self.now_s >= self.full_refresh_s;
         for (bridge, watched) in &mut self.watched {
             self.effects.extend(watched.poll(bridge, self.now_s));
         }
@@ -426,7 +426,7 @@ impl<D: Dataplane> Agent<D> {
         if replaced {
             info!(pid = run.map(|run| run.pid), "ovs-vswitchd was restarted");
             self.applied.restarted();
-            self.watched.values_mut().for_each(Watched::void);
+            self.watched.values_mut().for_each(Watched::invalidate);
         } else {
             self.applied.not_restarted();
         }
@@ -435,9 +435,9 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// Why a bridge cannot be judged at this moment; `None` if it can.
-    fn hold(&self, bridge: &str) -> Option<Reason> {
-        self.doubt(bridge).or_else(|| match self.watched.get(bridge) {
-            Some(watched) => watched.hold(),
+    fn hold_reason(&self, bridge: &str) -> Option<Reason> {
+        self.uncertainty(bridge).or_else(|| match self.watched.get(bridge) {
+            Some(watched) => watched.hold_reason(),
             None => Some(Reason::NewBridge),
         })
     }
@@ -451,14 +451,14 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// Why not even its configuration is certain.
-    fn doubt(&self, bridge: &str) -> Option<Reason> {
+    fn uncertainty(&self, bridge: &str) -> Option<Reason> {
         if let Err(cause) = &self.database {
             return Some(Reason::DatabaseUnreachable { cause: cause.clone() });
         }
         if let Some(cause) = &self.links_trouble {
             return Some(Reason::DevicesUnreadable { cause: cause.clone() });
         }
-        self.applied.hold(bridge)
+        self.applied.hold_reason(bridge)
     }
 
     /// The number of an accelerated port of a bridge.

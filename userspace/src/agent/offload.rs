@@ -26,7 +26,7 @@ impl<D: Dataplane> Agent<D> {
 
     /// Has it switched off where a port waits for that, and on where its port is not ours (any more).
     pub(super) fn switch_offloads(&mut self) {
-        let Self { offloads, links, effects, desired, now_s, look_s, .. } = self;
+        let Self { offloads, links, effects, desired, now_s, full_refresh_s, .. } = self;
         // A new device with an old index has its own setting.
         offloads.retain(|ifindex, offload| {
             links.get(ifindex).is_none_or(|link| link.incarnation == offload.incarnation)
@@ -34,7 +34,8 @@ impl<D: Dataplane> Agent<D> {
         let mut kept: BTreeSet<u32> =
             self.dataplane.installed().ports.values().map(|port| port.ifindex).collect();
         for bridge in desired.iter().filter(|bridge| bridge.reason.is_none()) {
-            let certain = self.watched.get(&bridge.name).is_some_and(|watched| watched.hold().is_none());
+            let certain =
+                self.watched.get(&bridge.name).is_some_and(|watched| watched.hold_reason().is_none());
             for port in &bridge.ports {
                 let Some(link) = port.ifindex.and_then(|ifindex| links.get(&ifindex)) else { continue };
                 let refused = offloads.get(&link.ifindex).is_some_and(|offload| offload.refused.is_some());
@@ -50,7 +51,7 @@ impl<D: Dataplane> Agent<D> {
                 };
                 let Some(due_s) = due_s.filter(|_| port.wants_tags_in_frame && certain) else { continue };
                 if due_s > *now_s {
-                    *look_s = due_s.min(*look_s);
+                    *full_refresh_s = due_s.min(*full_refresh_s);
                 } else {
                     let (ifindex, device) = (link.ifindex, link.name.clone());
                     effects.push(Effect::RxVlanOffload { ifindex, device: device.clone(), on: false });

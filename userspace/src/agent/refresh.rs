@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tracing::{debug, warn};
 use trunkline_core::abi;
 
-use super::{Agent, Failure, LOOK_S, RETRY_S, Refusal, Watched};
+use super::{Agent, FULL_REFRESH_S, Failure, RETRY_S, Refusal, Watched};
 use crate::dataplane::{BridgeNo, BridgeTimes, Dataplane, Hooks, Installed, InstalledPort, Op, PortNo};
 use crate::desired::{self, DesiredBridge, DesiredPort, Reason, World};
 use crate::event::Effect;
@@ -14,7 +14,7 @@ use crate::plan::{Plan, plan};
 
 /// What is to become of a bridge at this moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Disposition {
     /// Something is not certain: its ports stay, and it does not switch.
     Held,
     /// It is Open vSwitch's.
@@ -29,17 +29,17 @@ impl<D: Dataplane> Agent<D> {
         self.note_suspensions();
         self.desired = self.compile(&rows);
         self.follow();
-        self.void_what_is_in_doubt();
+        self.invalidate_uncertain();
         let mut target = self.target();
         let mut next = plan(self.dataplane.installed(), &target);
         let unasked = self.to_be_asked_first(&next, &target);
         if !unasked.is_empty() {
-            unasked.into_iter().for_each(|bridge| self.void(bridge));
+            unasked.into_iter().for_each(|bridge| self.invalidate(bridge));
             target = self.target();
             next = plan(self.dataplane.installed(), &target);
         }
-        self.carry_out(&next);
-        self.look_s = self.now_s + LOOK_S;
+        self.take_steps(&next);
+        self.full_refresh_s = self.now_s + FULL_REFRESH_S;
         self.unsettled = next != Plan::default();
         self.numbers.retain(self.dataplane.installed());
         self.switch_offloads();
@@ -123,26 +123,26 @@ impl<D: Dataplane> Agent<D> {
 
     /// What was answered before a change says nothing after it. A change of VLANs leaves flows as they are, and stations
     /// are taken out of use before the bridge switches again.
-    fn void_what_is_in_doubt(&mut self) {
+    fn invalidate_uncertain(&mut self) {
         for bridge in &self.desired {
-            let in_doubt = self.doubt(&bridge.name).is_some() && !self.holds_for_vlans(&bridge.name);
+            let in_doubt = self.uncertainty(&bridge.name).is_some() && !self.holds_for_vlans(&bridge.name);
             if (!bridge.eligible || in_doubt)
                 && let Some(watched) = self.watched.get_mut(&bridge.name)
             {
-                watched.void();
+                watched.invalidate();
             }
         }
     }
 
-    fn standing(&self, bridge: &DesiredBridge) -> Standing {
-        if self.doubt(&bridge.name).is_some() {
-            Standing::Held
+    fn disposition(&self, bridge: &DesiredBridge) -> Disposition {
+        if self.uncertainty(&bridge.name).is_some() {
+            Disposition::Held
         } else if bridge.reason.is_some() {
-            Standing::GivenBack
-        } else if self.hold(&bridge.name).is_some() {
-            Standing::Held
+            Disposition::GivenBack
+        } else if self.hold_reason(&bridge.name).is_some() {
+            Disposition::Held
         } else {
-            Standing::Switching
+            Disposition::Switching
         }
     }
 
@@ -150,7 +150,7 @@ impl<D: Dataplane> Agent<D> {
     fn target(&mut self) -> Installed {
         let mut target = Installed::default();
         let mut desired = std::mem::take(&mut self.desired);
-        let held = desired.iter().filter(|bridge| self.standing(bridge) == Standing::Held);
+        let held = desired.iter().filter(|bridge| self.disposition(bridge) == Disposition::Held);
         let held: BTreeSet<BridgeNo> =
             held.filter_map(|bridge| self.numbers.known_bridge(&bridge.name)).collect();
         let installed = self.dataplane.installed().ports.iter();
@@ -161,7 +161,7 @@ impl<D: Dataplane> Agent<D> {
 
         let mut devices = BTreeSet::new();
         for bridge in &mut desired {
-            if self.standing(bridge) != Standing::Switching {
+            if self.disposition(bridge) != Disposition::Switching {
                 continue;
             }
             match self.numbers.bridge(&bridge.name) {
@@ -213,14 +213,14 @@ impl<D: Dataplane> Agent<D> {
 
     /// Takes the steps. If one fails that makes a change safe or is part of one, no bridge begins to switch: the rest
     /// is planned again.
-    pub(super) fn carry_out(&mut self, plan: &Plan) {
+    pub(super) fn take_steps(&mut self, plan: &Plan) {
         let mut incomplete: Option<Reason> = None;
         for op in &plan.steps {
             match op {
                 Op::Suspend(bridge) => {
                     let name = self.numbers.bridge_name(*bridge);
                     if !name.is_some_and(|name| self.holds_for_vlans(name)) {
-                        self.void(*bridge);
+                        self.invalidate(*bridge);
                     }
                 }
                 Op::Install(..) | Op::Remove(_) if incomplete.is_some() => continue,
@@ -313,10 +313,10 @@ impl<D: Dataplane> Agent<D> {
     }
 
     /// What is known of a bridge beside the database is worth nothing from now on.
-    fn void(&mut self, bridge: BridgeNo) {
+    fn invalidate(&mut self, bridge: BridgeNo) {
         let name = self.numbers.bridge_name(bridge);
         if let Some(watched) = name.and_then(|name| self.watched.get_mut(name)) {
-            watched.void();
+            watched.invalidate();
         }
     }
 
@@ -324,7 +324,7 @@ impl<D: Dataplane> Agent<D> {
     pub(super) fn ask(&mut self) {
         for bridge in &self.desired {
             if bridge.eligible
-                && self.doubt(&bridge.name).is_none()
+                && self.uncertainty(&bridge.name).is_none()
                 && let Some(watched) = self.watched.get_mut(&bridge.name)
             {
                 self.effects.extend(watched.ask(&bridge.name, &mut self.questions, self.now_s));

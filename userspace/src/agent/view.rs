@@ -32,7 +32,7 @@ impl<D: Dataplane> Agent<D> {
     fn bridge_status(&self, bridge: &DesiredBridge) -> BridgeStatus {
         let accelerated = self.is_active(&bridge.name);
         let not_yet = || (!accelerated).then_some(Reason::AboutToSwitch);
-        let reason = bridge.reason.clone().or_else(|| self.hold(&bridge.name)).or_else(not_yet);
+        let reason = bridge.reason.clone().or_else(|| self.hold_reason(&bridge.name)).or_else(not_yet);
         let ports = bridge.ports.iter().map(|port| {
             let hooks = self.installed_hooks(&bridge.name, port);
             let installed = hooks.is_some();
@@ -77,7 +77,7 @@ impl<D: Dataplane> Agent<D> {
             let pending = |port: &DesiredPort| port.wants_tags_in_frame;
             bridge.reason.is_some()
                 || self.is_active(&bridge.name)
-                    && self.hold(&bridge.name).is_none()
+                    && self.hold_reason(&bridge.name).is_none()
                     && !self.watched.get(&bridge.name).is_some_and(Watched::is_unconfirmed)
                     && !bridge.ports.iter().any(pending)
         };

@@ -33,7 +33,7 @@ pub(super) struct Watched {
 #[derive(Debug)]
 enum Inquiry {
     /// It is to be asked.
-    Void,
+    NeedsProbe,
     /// It is out.
     Asked(u64),
     /// There was no answer; when to ask again, in seconds.
@@ -75,7 +75,7 @@ fn has_static(rows: &[FdbRow]) -> bool {
 impl Default for Watched {
     fn default() -> Self {
         let mut new = Self {
-            inquiry: Inquiry::Void,
+            inquiry: Inquiry::NeedsProbe,
             port_flags: Ok(BTreeMap::new()),
             trouble: None,
             told: None,
@@ -89,20 +89,20 @@ impl Default for Watched {
 
 impl Watched {
     /// What is known is worth nothing from now on.
-    pub(super) fn void(&mut self) {
-        self.inquiry = Inquiry::Void;
+    pub(super) fn invalidate(&mut self) {
+        self.inquiry = Inquiry::NeedsProbe;
     }
 
     /// Changes went unnoticed until now.
     pub(super) fn unfollow(&mut self) {
         self.port_flags = Err(Reason::ReadingPortFlags);
-        self.void();
+        self.invalidate();
     }
 
     /// The question, if it is to be asked now.
     pub(super) fn ask(&mut self, bridge: &str, questions: &mut u64, now_s: u32) -> Option<Effect> {
         let due = match self.inquiry {
-            Inquiry::Void => true,
+            Inquiry::NeedsProbe => true,
             Inquiry::Failed(again_s) => again_s <= now_s,
             Inquiry::Asked(_) | Inquiry::Known(_) => false,
         };
@@ -210,7 +210,7 @@ impl Watched {
     }
 
     /// Why the bridge cannot be judged; `None` if it can.
-    pub(super) fn hold(&self) -> Option<Reason> {
+    pub(super) fn hold_reason(&self) -> Option<Reason> {
         match (&self.inquiry, &self.port_flags, &self.trouble) {
             (Inquiry::Known(_), Ok(_), _) => None,
             (_, Err(cause), _) | (_, _, Some(cause)) => Some(cause.clone()),

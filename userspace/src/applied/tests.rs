@@ -48,7 +48,7 @@ impl Story {
     /// With `br0` in force.
     fn begin() -> Self {
         let mut story = Self::new(Database::small());
-        assert_eq!(story.applied.hold("br0"), Some(Reason::DatabaseUnread));
+        assert_eq!(story.applied.hold_reason("br0"), Some(Reason::DatabaseUnread));
         story.take(Write(|_| {}));
         assert_eq!(story.held(), Applying, "what came in one message may have changed since");
         story.take(Pass);
@@ -93,7 +93,7 @@ impl Story {
     }
 
     fn held(&self) -> Held {
-        match self.applied.hold("br0") {
+        match self.applied.hold_reason("br0") {
             None => No,
             Some(Reason::SilentChange) => Waiting,
             Some(_) => Applying,
@@ -261,10 +261,10 @@ fn configuration_that_lags_at_the_start_is_waited_for() {
     let mut story = Story::new(Database::small());
     story.database.announce();
     assert_eq!(story.read(), Next::Wait);
-    assert!(story.applied.hold("br0").is_some());
+    assert!(story.applied.hold_reason("br0").is_some());
     story.database.confirm();
     assert_eq!(story.read(), Next::Wait);
-    assert_eq!(story.applied.hold("br0"), None);
+    assert_eq!(story.applied.hold_reason("br0"), None);
 }
 
 #[test]
@@ -325,9 +325,9 @@ fn another_bridges_changes_hold_only_that() {
         database.add_port("br1", "q1", 9).tag = Some(10);
     };
     let story = tell([(Write(other), No)]);
-    assert!(story.applied.hold("br1").is_some());
+    assert!(story.applied.hold_reason("br1").is_some());
     let story = tell([(Write(other), No), (Pass, No)]);
-    assert_eq!(story.applied.hold("br1"), None);
+    assert_eq!(story.applied.hold_reason("br1"), None);
     tell([(Write(|database| database.delete_bridge("br0")), Applying), (Pass, No)]);
 }
 

@@ -60,7 +60,7 @@ impl Executor {
         }
     }
 
-    pub(super) fn carry_out(&mut self, effect: Effect, tasks: &mut Tasks) {
+    pub(super) fn execute(&mut self, effect: Effect, tasks: &mut Tasks) {
         let (unixctl, events) = (self.unixctl.clone(), self.events.clone());
         // The agent ends before its events are all read; a task that cannot send one has nobody to tell.
         match effect {

@@ -129,7 +129,7 @@ pub async fn run(config: Config) -> Result<()> {
             executor.database_back = Instant::now();
         }
         for effect in run.into_iter().chain([event]).flat_map(|event| agent.handle(event, now_s())) {
-            executor.carry_out(effect, &mut tasks);
+            executor.execute(effect, &mut tasks);
         }
     }
 

@@ -244,9 +244,9 @@ fn answer_to_a_question_from_before_a_change_counts_for_nothing() {
     let old = rig.effects.pop_back().expect("a question");
     rig.set_flows("br0", other_flows());
     let new = rig.effects.pop_back().expect("another one");
-    rig.carry_out(old);
+    rig.execute(old);
     assert!(!rig.active("br0"));
-    rig.carry_out(new);
+    rig.execute(new);
     assert!(rig.bridge("br0").reason.unwrap().contains("OpenFlow"));
 }
 
@@ -613,7 +613,7 @@ fn more_bridges_and_ports_than_fit_are_left_alone_with_a_reason() {
     rig.read_database();
     for _ in 0..5 {
         let effects: Vec<_> = rig.effects.drain(..).collect();
-        effects.into_iter().for_each(|effect| rig.carry_out(effect));
+        effects.into_iter().for_each(|effect| rig.execute(effect));
     }
     assert_eq!(rig.devices().len(), abi::MAX_BRIDGES as usize);
     assert!(rig.bridge("br130").reason.unwrap().contains("128 bridges are accelerated already"));

@@ -285,7 +285,7 @@ impl Story {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    fn execute(&mut self, effect: Effect) {
         // ovs-vswitchd has been through its main loop by then.
         if matches!(effect, Effect::Barrier { .. }) && self.woken {
             self.reconfigure();
@@ -294,7 +294,7 @@ impl Story {
         match effect {
             Effect::Follow(bridges) if self.followed => bridges.iter().for_each(|name| self.rig.follow(name)),
             Effect::Follow(_) => {}
-            effect => self.rig.carry_out(effect),
+            effect => self.rig.execute(effect),
         }
         self.check();
     }
@@ -328,7 +328,7 @@ impl Story {
                     && count > 0
                     && let Some(effect) = rig.effects.remove(usize::from(which) % count)
                 {
-                    self.carry_out(effect);
+                    self.execute(effect);
                 }
             }
             Step::AnswerAll if rig.stopped => {}
@@ -455,7 +455,7 @@ impl Story {
     fn answer_all(&mut self) {
         for _ in 0..200 {
             let Some(effect) = self.rig.effects.pop_front() else { return };
-            self.carry_out(effect);
+            self.execute(effect);
         }
         panic!("no end of effects: {:?}", self.rig.effects);
     }

@@ -207,13 +207,13 @@ impl Rig {
     pub(super) fn answer(&mut self) {
         for _ in 0..100 {
             let Some(effect) = self.effects.pop_front() else { return };
-            self.carry_out(effect);
+            self.execute(effect);
         }
         panic!("no end of effects: {:?}", self.effects);
     }
 
     /// Does what `run` does.
-    pub(super) fn carry_out(&mut self, effect: Effect) {
+    pub(super) fn execute(&mut self, effect: Effect) {
         match effect {
             Effect::Barrier { update, .. } => self.feed(Event::BarrierPassed(update)),
             Effect::Probe { bridge, question, .. } => {
