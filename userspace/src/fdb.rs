@@ -1,13 +1,15 @@
-//! Keeping our stations a subset of Open vSwitch's, and as many of them as Open vSwitch has on accelerated ports.
+//! Keeps our stations a subset of Open vSwitch's that has all that Open vSwitch has on accelerated ports.
 //!
-//! The program enters a station together with Open vSwitch, so the two tables agree except where Open vSwitch forgets or
-//! moves one by itself (a flush, an eviction, a station that moved to a port without a program, an operator's entry), and
-//! where it learned one that no program saw: before the agent started, or while the bridge was suspended. [`reconcile`]
-//! compares the two, takes out whatever differs, and names what is missing.
+//! A program enters a station together with Open vSwitch. So the two tables agree, with two exceptions: Open
+//! vSwitch forgets or moves a station by itself (a flush, an eviction, a station that moved to a port without
+//! a program, an operator's entry), or it has learned one that no program saw, before the agent started or
+//! while the bridge was suspended. [`reconcile`] compares the two, removes whatever differs, and returns what
+//! is missing.
 //!
-//! A station that is missing is never entered where Open vSwitch has it: it may have moved since Open vSwitch said so. It is
-//! entered out of use ([`aside`]), and then Open vSwitch is asked again. A program that sees the station meanwhile puts it where
-//! it is; what no program has seen is [`confirmed`] where Open vSwitch has it.
+//! A missing station is never entered on the port where Open vSwitch has it: it may have moved since Open
+//! vSwitch answered. It is entered out of use ([`aside`]), and then Open vSwitch is asked again. A program
+//! that sees the station in the meantime moves it to its port; a station that no program has seen is
+//! [`confirmed`] where Open vSwitch has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,29 +18,31 @@ use trunkline_core::{FdbEntry, FdbKey, Vid};
 use crate::dataplane::{BridgeNo, PortNo};
 use crate::unixctl::{FdbAge, FdbRow, OfPort};
 
-/// The port, which no table has, of an operator's entry on a port without a program. Frames to the station go through
-/// Open vSwitch, and frames from it, wherever they arrive, must not be learned: there the entry would not move.
-/// A learned station is there while it is set [`aside`]: it moves to the port where its next frame arrives.
+/// A port number that no table has, for an operator's entry on a port without a program. Frames to such a
+/// station go through Open vSwitch. Frames from it must not be learned, on whichever port they arrive, as
+/// Open vSwitch would not move the entry either. A learned station is on this port while it is set [`aside`]:
+/// it moves to the port where its next frame arrives.
 pub const NOWHERE: PortNo = PortNo(FdbEntry::ASIDE);
 
 /// A correction of our table: an entry to write, or `None` to forget the station.
 pub type Correction = (FdbKey, Option<FdbEntry>);
 
-/// What a comparison comes to.
+/// The result of a comparison.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reconciled {
     /// What to correct.
     pub corrections: Vec<Correction>,
-    /// Stations that Open vSwitch has learned on an accelerated port, and that ours lacks: out of use, to be entered and then
-    /// confirmed.
+    /// Stations that Open vSwitch has learned on an accelerated port and that our table lacks: their entries,
+    /// out of use, to be entered and then confirmed.
     pub missing: Vec<(FdbKey, FdbEntry)>,
-    /// Whether there are stations out of use that Open vSwitch has on an accelerated port.
+    /// Whether stations are out of use that Open vSwitch has on an accelerated port.
     pub unconfirmed: bool,
-    /// Whether stations differ that may be too new to Open vSwitch: it is to be asked again.
+    /// Whether stations differ that may be too new for Open vSwitch to have, so that it has to be asked
+    /// again.
     pub undecided: bool,
 }
 
-/// A bridge as it is compared.
+/// One bridge, as Open vSwitch has it: what [`reconcile`] compares our stations with.
 #[derive(Clone, Copy, Debug)]
 pub struct Side<'a> {
     /// The bridge.
@@ -49,10 +53,12 @@ pub struct Side<'a> {
     pub rows: &'a [FdbRow],
 }
 
-/// Compares `stations` (of all bridges) with those of a bridge that Open vSwitch had when it was asked in the second `asked_s`.
+/// Compares `stations` (of all bridges) with those that Open vSwitch had of one bridge when it was asked, in
+/// the second `asked_s`.
 ///
-/// Open vSwitch takes its time to learn from a frame, and the program goes on learning while it answers: stations shown to
-/// it `since_s` are given the benefit of the doubt, which asking again a second later ends.
+/// Open vSwitch takes some time to learn from a frame, and programs go on learning while it answers. So
+/// stations that were shown to it in `since_s` or later are left undecided; asking again a second later
+/// decides on them.
 pub fn reconcile(stations: &[(FdbKey, FdbEntry)], side: Side<'_>, since_s: u32, asked_s: u32) -> Reconciled {
     let theirs = side.stations();
     let mut known = BTreeSet::new();
@@ -67,8 +73,9 @@ pub fn reconcile(stations: &[(FdbKey, FdbEntry)], side: Side<'_>, since_s: u32, 
                 agreed.insert(*key);
             }
             None if !entry.fixed && entry.shown_s >= since_s => found.undecided = true,
-            // A program would have seen it there. Open vSwitch is late: it learns from a flow that it had cached when its
-            // revalidators push the counters, within half a second (`XC_NORMAL`, OVS `ofproto/ofproto-dpif-xlate-cache.c`).
+            // A program would have seen the station on that port, so Open vSwitch is late: from a cached flow
+            // it learns only when its revalidators push the flow's counters, within half a second
+            // (`XC_NORMAL`, OVS `ofproto/ofproto-dpif-xlate-cache.c`).
             Some(their) if their.is_learned() && !entry.fixed && entry.shown_s >= since_s => {
                 found.undecided = true;
                 agreed.insert(*key);
@@ -81,8 +88,8 @@ pub fn reconcile(stations: &[(FdbKey, FdbEntry)], side: Side<'_>, since_s: u32, 
         if their.fixed {
             found.corrections.push((key, Some(entry)));
         } else if their.is_learned() && !known.contains(&key) {
-            // One that ours has elsewhere may have moved a moment ago, and Open vSwitch be late: it is missing next time.
-            // Ages are whole seconds, rounded down.
+            // A station that our table has elsewhere may just have moved, and Open vSwitch may be late. It is
+            // removed now and missing the next time. Ages are whole seconds, rounded down.
             let shown_s = asked_s.saturating_sub(their.age_s).saturating_sub(1);
             found.missing.push((key, aside(FdbEntry { shown_s, ..entry })));
         }
@@ -93,9 +100,9 @@ pub fn reconcile(stations: &[(FdbKey, FdbEntry)], side: Side<'_>, since_s: u32, 
 /// A station in Open vSwitch's table.
 #[derive(Clone, Copy, Debug)]
 struct Their {
-    /// In our numbers.
+    /// Our number of the port.
     port: u16,
-    /// It is an operator's.
+    /// Whether it is an operator's entry.
     fixed: bool,
     age_s: u32,
 }
@@ -105,7 +112,7 @@ impl Their {
         (self.port, self.fixed) == (entry.port, entry.fixed)
     }
 
-    /// Whether it was learned on an accelerated port.
+    /// Returns whether it was learned on an accelerated port.
     fn is_learned(self) -> bool {
         !self.fixed && PortNo(self.port) != NOWHERE
     }
@@ -113,7 +120,7 @@ impl Their {
 
 impl Side<'_> {
     fn stations(&self) -> BTreeMap<FdbKey, Their> {
-        // NORMAL asks for no group address, nor does the program, and there is no place for one.
+        // NORMAL looks no group address up, nor do the programs, and our table cannot hold one.
         let rows = self.rows.iter().filter(|row| !row.mac.is_group());
         let station = |row: &FdbRow| {
             let port = match row.port {
@@ -122,7 +129,7 @@ impl Side<'_> {
             };
             let (fixed, age_s) = match row.age {
                 FdbAge::Static => (true, 0),
-                // A negative one is of an operator's entry of before a change of `mac-aging-time`.
+                // An operator's entry from before a change of `mac-aging-time` has a negative age.
                 FdbAge::Seconds(age_s) => (false, u32::try_from(age_s).unwrap_or(0)),
             };
             let key = FdbKey { bridge: self.bridge.0, vid: Vid::new(row.vid)?, mac: row.mac };
@@ -132,24 +139,26 @@ impl Side<'_> {
     }
 }
 
-/// A learned station's entry out of use.
+/// Returns the entry with which a learned station is out of use.
 pub fn aside(entry: FdbEntry) -> FdbEntry {
     FdbEntry { port: NOWHERE.0, ..entry }
 }
 
-/// Whether a learned station is out of use.
+/// Returns whether an entry is that of a learned station out of use.
 pub fn is_aside(entry: FdbEntry) -> bool {
     !entry.fixed && PortNo(entry.port) == NOWHERE
 }
 
-/// How the learned stations of a bridge are put out of use.
+/// Returns the corrections that put the learned stations of a bridge out of use.
 pub fn set_aside(stations: &[(FdbKey, FdbEntry)], bridge: BridgeNo) -> Vec<Correction> {
     let in_use =
         stations.iter().filter(|(key, entry)| key.bridge == bridge.0 && !entry.fixed && !is_aside(*entry));
     in_use.map(|(key, entry)| (*key, Some(aside(*entry)))).collect()
 }
 
-/// The stations out of use that Open vSwitch, asked since they are, has learned on an accelerated port: what to replace by what.
+/// Returns the stations out of use that Open vSwitch has learned on an accelerated port, each with the entry
+/// to replace and the one to replace it by. Open vSwitch must have been asked since the stations were put out
+/// of use.
 pub fn confirmed(stations: &[(FdbKey, FdbEntry)], side: Side<'_>) -> Vec<(FdbKey, [FdbEntry; 2])> {
     let theirs = side.stations();
     let replacement = |(key, entry): &(FdbKey, FdbEntry)| {
@@ -159,7 +168,7 @@ pub fn confirmed(stations: &[(FdbKey, FdbEntry)], side: Side<'_>) -> Vec<(FdbKey
     stations.iter().filter_map(replacement).collect()
 }
 
-/// Stations that have expired, and how many the rest leave on each port.
+/// Returns the stations that have expired, and how many others there are on each port.
 pub fn age(
     stations: &[(FdbKey, FdbEntry)],
     ageing_s: impl Fn(BridgeNo) -> Option<u32>,
@@ -195,7 +204,7 @@ mod tests {
         FdbRow { port, vid, mac: key(last, vid).mac, age }
     }
 
-    /// The corrections, when all stations are old enough to be known to both.
+    /// Returns the corrections where all stations are old enough for Open vSwitch to have them.
     fn corrections(
         stations: &[(FdbKey, FdbEntry)],
         bridge: BridgeNo,
@@ -232,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bridges_stations_are_not_looked_at() {
+    fn stations_of_other_bridges_are_ignored() {
         assert_eq!(corrections(&[(key(1, 10), learned(7))], BridgeNo(4), &BTreeMap::new(), &[]), []);
     }
 

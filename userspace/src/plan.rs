@@ -1,8 +1,8 @@
-//! From what is installed to what is desired, as steps in a safe order: pure.
+//! The steps from what is installed to what is desired, in a safe order. All of it is pure.
 //!
-//! Tighten, flush, loosen: a bridge is suspended and its running programs awaited before any of its rules change, the
-//! stations on changed ports are forgotten, and only then does it switch by itself again. A port that is merely added
-//! disturbs nobody: no station is on it yet.
+//! Tighten, flush, loosen: before any rule of a bridge changes, the bridge is suspended and its running
+//! programs end. Then the stations on changed ports are forgotten, and only after that do programs forward
+//! its frames again. Adding a port suspends nothing: no station is on it yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ use trunkline_core::abi;
 use crate::dataplane::{BridgeNo, BridgeTimes, Installed, InstalledPort, Op, PortNo};
 use crate::desired::Reason;
 
-/// What is to be done, in this order.
+/// What to do, in this order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
-    /// Changes of what is installed.
+    /// The changes of what is installed.
     pub steps: Vec<Op>,
-    /// Bridges to let switch.
+    /// The bridges to let switch.
     pub activate: BTreeMap<BridgeNo, BridgeTimes>,
 }
 
-/// The steps from `installed` to `desired`, over the union of their keys.
+/// Returns the steps from `installed` to `desired`, over the union of their keys.
 pub fn plan(installed: &Installed, desired: &Installed) -> Plan {
     let removed: Vec<PortNo> = installed
         .ports
@@ -71,8 +71,9 @@ pub fn plan(installed: &Installed, desired: &Installed) -> Plan {
     Plan { activate: active.map(|(bridge, times)| (*bridge, *times)).collect(), steps }
 }
 
-/// Whether Open vSwitch forgets the stations of a port with this change, and so must we. It does for VLAN settings and
-/// protection; an MTU, a hook or whether the device can be sent to is nothing to it.
+/// Returns whether Open vSwitch forgets the stations of a port with this change, so that we must forget them
+/// too. It does with VLAN settings and protection; an MTU, a hook, or whether programs can send to the
+/// device, makes no difference to it.
 fn stations_are_void(old: &InstalledPort, new: &InstalledPort) -> bool {
     let of_hooks = abi::PORT_TARGET | abi::PORT_TC_TARGET | abi::PORT_TC_FOLLOWS | abi::PORT_ACCEPTS_GSO;
     let essence = |port: &InstalledPort| abi::Port {
@@ -84,13 +85,13 @@ fn stations_are_void(old: &InstalledPort, new: &InstalledPort) -> bool {
     essence(old) != essence(new)
 }
 
-/// Gives bridges and devices their dense numbers, and keeps them as long as they exist.
+/// Allocates the dense numbers of bridges and devices. Each keeps its number as long as it is installed.
 ///
 /// A device keeps its number when its port moves to another bridge.
 #[derive(Debug)]
 pub struct IdAllocator {
     bridges: BTreeMap<String, BridgeNo>,
-    /// The device in each slot of the table of interface indices, and its number.
+    /// By slot of the table of interface indices, the device in it and its number.
     slots: BTreeMap<u32, (u32, PortNo)>,
     free: BTreeSet<PortNo>,
 }
@@ -103,7 +104,7 @@ impl Default for IdAllocator {
 }
 
 impl IdAllocator {
-    /// The number of a bridge, a new one if need be; an error says that all are taken.
+    /// Returns the number of a bridge, a new one if it has none; an error says that all are taken.
     pub fn bridge(&mut self, name: &str) -> Result<BridgeNo, Reason> {
         if let Some(number) = self.bridges.get(name) {
             return Ok(*number);
@@ -115,7 +116,8 @@ impl IdAllocator {
         Ok(free)
     }
 
-    /// The number of the port with this device, a new one if need be; an error says what is exhausted.
+    /// Returns the number of the port with this device, a new one if it has none; an error says what is
+    /// exhausted.
     pub fn port(&mut self, ifindex: u32) -> Result<PortNo, Reason> {
         let slot = ifindex % abi::IFINDEX_SLOTS;
         match self.slots.get(&slot) {
@@ -128,23 +130,23 @@ impl IdAllocator {
         Ok(free)
     }
 
-    /// The number a bridge has.
+    /// Returns the number of a bridge, if it has one.
     pub fn known_bridge(&self, name: &str) -> Option<BridgeNo> {
         self.bridges.get(name).copied()
     }
 
-    /// The name of the bridge that has a number.
+    /// Returns the name of the bridge with this number.
     pub fn bridge_name(&self, number: BridgeNo) -> Option<&str> {
         self.bridges.iter().find(|(_, known)| **known == number).map(|(name, _)| name.as_str())
     }
 
-    /// The number the port with this device has.
+    /// Returns the number of the port with this device, if it has one.
     pub fn known_port(&self, ifindex: u32) -> Option<PortNo> {
         let (known, number) = self.slots.get(&(ifindex % abi::IFINDEX_SLOTS))?;
         (*known == ifindex).then_some(*number)
     }
 
-    /// Takes back the numbers of what is not installed any more.
+    /// Takes back the numbers of all that is no longer installed.
     pub fn retain(&mut self, installed: &Installed) {
         let Self { bridges, slots, free } = self;
         let used = installed.ports.values().map(|port| BridgeNo(port.rules.bridge));

@@ -1,14 +1,15 @@
-//! Priority over all threads without one, for those that work for microseconds at a time and must not queue for that.
+//! Real-time priority, for threads that work for microseconds at a time and must not queue for a CPU each
+//! time.
 
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id,
 };
 
-/// Gives the calling thread the lowest real-time priority, which is above all threads without one.
+/// Gives the calling thread the lowest real-time priority, which is above that of every ordinary thread.
 ///
 /// # Errors
-/// The process has no such privilege (`CAP_SYS_NICE`).
+/// The process lacks the privilege (`CAP_SYS_NICE`).
 pub(crate) fn real_time() -> Result<(), thread_priority::Error> {
     set_thread_priority_and_policy(
         thread_native_id(),

@@ -1,7 +1,7 @@
 //! Programs on devices.
 //!
-//! tcx links are in the order in which they were made: ours is the last, so that what somebody else put on the device
-//! has seen the frame already.
+//! tcx runs its programs one after the other. Ours is put last, so that a frame has passed the programs of
+//! others before.
 
 use aya::{
     Ebpf,
@@ -30,11 +30,11 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    /// Puts on the device what the port's hooks call for, then takes off what they do not. It is the caller's to see
-    /// that no program switches frames meanwhile, if there is one already.
+    /// Attaches the programs that the port's hooks need, then detaches those that they do not. If a program
+    /// is on the device already, the caller makes sure that it switches no frames meanwhile.
     ///
     /// # Errors
-    /// The kernel refuses, or the device has gone. What is there stays.
+    /// The kernel refuses, or the device is gone. What is attached stays attached.
     pub(super) fn adjust(&mut self, ebpf: &mut Ebpf, port: &InstalledPort) -> Result<(), DataplaneError> {
         let fail = |operation, cause: Cause| DataplaneError::new(operation, &port.device, cause);
         if port.hooks.tc() && self.tc.is_none() {
@@ -51,7 +51,7 @@ impl Attached {
         unwanted.detach(ebpf, &port.device)
     }
 
-    /// Takes the programs off the device, trying both.
+    /// Detaches the programs from the device. A failure with one does not keep the other.
     ///
     /// # Errors
     /// The first failure.
@@ -67,7 +67,8 @@ impl Attached {
     }
 }
 
-/// By name, as there is no other way; the name is that of this moment.
+/// Attaches the tc program. aya takes the device by its name only, which may change at any time; so the name
+/// is looked up right before and compared right after.
 fn attach_tc(ebpf: &mut Ebpf, port: &InstalledPort) -> Result<SchedClassifierLinkId, Cause> {
     let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
     let name = index_to_name(&socket, port.ifindex)?;

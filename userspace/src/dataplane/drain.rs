@@ -1,14 +1,16 @@
-//! Waiting until every program that runs has ended.
+//! Waiting until every running program has ended.
 //!
-//! RCU's grace period is such a wait, but it goes by the ticks of the clock: 8 ms with 250 of them a second, and more on
-//! a busy host. These programs run with bottom halves off: XDP programs in NAPI's poll or where a tap is written to
-//! (`tun_get_user`), tc programs where frames are received or queued (`__dev_queue_xmit`). Unless the kernel is a
-//! real-time one (`PREEMPT_RT`), a CPU does not turn to another thread meanwhile. So once a thread has been on every CPU
-//! since a table was written, each program that began before has ended, and each that begins later sees what was
-//! written: changing the CPU is a full barrier (`migration_cpu_stop`, the run queues' locks).
+//! A grace period of RCU is such a wait, but it depends on the ticks of the clock: it takes 8 ms at 250 ticks
+//! a second, and more on a busy host. These programs run with bottom halves off: XDP programs in NAPI's poll
+//! or where a tap is written to (`tun_get_user`), tc programs where frames are received or queued
+//! (`__dev_queue_xmit`). Unless the kernel is a real-time one (`PREEMPT_RT`), a CPU does not switch to
+//! another thread while such a program runs. So once a thread has been on every CPU since a table was
+//! written, each program that began before has ended. Each that begins later sees what was written, since
+//! changing the CPU is a full barrier (`migration_cpu_stop`, the run queues' locks).
 //!
-//! Where that cannot be had it is RCU after all: on a real-time kernel, where CPUs are set apart for others (they are
-//! not disturbed), where the process may not use them all, or where a thread of higher priority keeps one for itself.
+//! Where this does not work, RCU is used instead: on a real-time kernel, where CPUs are set apart for others
+//! (they are not disturbed), where the process may not use all CPUs, or where a thread of higher priority
+//! occupies one.
 
 use std::fs;
 use std::sync::mpsc;
@@ -21,26 +23,27 @@ use super::host::{Preemption, cpu_list};
 use crate::fault;
 use crate::real_time::real_time;
 
-/// How long a CPU may keep the thread waiting.
+/// How long the thread may take to visit all CPUs.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// How long running programs are awaited where the kernel does not tell when they have ended; they run for microseconds.
+/// How long to wait for running programs where the kernel does not tell when they have ended. They run for
+/// microseconds.
 const BLIND: Duration = Duration::from_millis(50);
 
 /// Waits for running programs.
 pub(super) struct Drain {
     ask: mpsc::Sender<()>,
     back: mpsc::Receiver<bool>,
-    /// The thread is still on its way from an earlier time.
+    /// Whether the thread has yet to answer an earlier question.
     out: bool,
 }
 
 impl Drain {
-    /// Starts the thread that goes round.
+    /// Starts the thread that visits the CPUs.
     pub(super) fn new() -> Self {
         let ((ask, asked), (came_back, back)) = (mpsc::channel(), mpsc::channel());
-        // Without the thread there is no other end to ask, and it is RCU.
+        // If the thread cannot be started, sending to it fails, and RCU is used.
         let _ = thread::Builder::new().name("drain".to_owned()).spawn(move || {
-            // Without the privilege it has to queue on each CPU, and RCU may be the faster.
+            // Without the privilege the thread has to queue on each CPU, and RCU may be faster.
             let _ = real_time();
             while asked.recv().is_ok() {
                 fault::check("drain");
@@ -52,14 +55,14 @@ impl Drain {
         Self { ask, back, out: false }
     }
 
-    /// Returns when every program has ended that may have read tables before.
+    /// Waits until every program has ended that may have read tables before.
     pub(super) fn wait(&mut self) {
         if !self.go_round() {
             grace_period();
         }
     }
 
-    /// Whether the thread has been on every CPU.
+    /// Sends the thread to every CPU. Returns whether it has been on all of them in time.
     fn go_round(&mut self) -> bool {
         if self.out && self.back.try_recv().is_err() {
             return false;
@@ -73,20 +76,21 @@ impl Drain {
 
 /// Waits for a grace period of the kernel's RCU.
 pub(super) fn grace_period() {
-    // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), within which programs run. A kernel
-    // with `nohz_full` refuses it, and a sandbox may.
+    // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c), and programs run in RCU
+    // read-side sections. A kernel with `nohz_full` refuses it, and a sandbox may.
     if membarrier(MembarrierCommand::Global).is_err() {
         thread::sleep(BLIND);
     }
 }
 
-/// All CPUs that run programs; `None` if some are not to be disturbed, or if having been there says nothing.
+/// Returns all CPUs that run programs; `None` if some must not be disturbed, or if having been on a CPU
+/// proves nothing.
 fn cpus() -> Option<Vec<usize>> {
     if Preemption::of_kernel().is_possible() {
         return None;
     }
     let list = |name: &str| fs::read_to_string(format!("/sys/devices/system/cpu/{name}")).unwrap_or_default();
-    // Without such CPUs these are empty, `(null)` or absent.
+    // Without such CPUs, these files are empty, `(null)` or absent.
     let set_apart = |name| list(name).starts_with(|c: char| c.is_ascii_digit());
     if set_apart("isolated") || set_apart("nohz_full") {
         return None;
@@ -94,7 +98,8 @@ fn cpus() -> Option<Vec<usize>> {
     cpu_list(&list("online")).filter(|cpus| cpus.iter().all(|cpu| *cpu < CpuSet::MAX_CPU))
 }
 
-/// Moves the calling thread to each of these CPUs in turn, the one it is on first. Whether it has been on all of them.
+/// Moves the calling thread to each of these CPUs in turn, beginning with its own. Returns whether it has
+/// been on all of them.
 fn visit(mut cpus: Vec<usize>) -> bool {
     let here = sched_getcpu();
     cpus.sort_by_key(|cpu| *cpu != here);
@@ -110,19 +115,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_comes_back_time_and_again() {
+    fn the_thread_answers_again_and_again() {
         let mut drain = Drain::new();
         for _ in 0..3 {
             drain.wait();
             if drain.out {
-                drain.back.recv_timeout(Duration::from_secs(10)).expect("it is late, but comes");
+                drain.back.recv_timeout(Duration::from_secs(10)).expect("the thread is late, but answers");
                 drain.out = false;
             }
         }
     }
 
     #[test]
-    fn a_thread_gets_to_every_cpu_that_the_process_may_use() {
+    fn a_thread_visits_every_cpu_that_the_process_may_use() {
         let allowed = rustix::thread::sched_getaffinity(None).unwrap();
         let allowed = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
         assert!(thread::spawn(|| visit(allowed)).join().unwrap());

@@ -1,4 +1,4 @@
-//! Why a step failed, kept as the error that it was.
+//! Failures of steps, with the errors that caused them.
 
 use std::error::Error;
 use std::fmt;
@@ -57,8 +57,9 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn
     successors(Some(error), |&error| error.source())
 }
 
-/// Some variants of aya's errors stand for the error in them: they have its text and its source, so that it is not
-/// among the causes itself.
+/// Returns the error number of this error itself. Some variants of aya's errors are transparent: they have
+/// the text and the source of the error in them, which is therefore not among the causes and is looked for
+/// here.
 fn own_errno(error: &(dyn Error + 'static)) -> Option<Errno> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return Errno::from_io_error(error);

@@ -1,4 +1,4 @@
-//! The hooks at which a port's frames are taken.
+//! The hooks at which programs take the frames of a port.
 
 /// Where the frames of a port are taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,7 +14,7 @@ pub enum Hooks {
 }
 
 impl Hooks {
-    /// The word in `status`.
+    /// Returns the word for them in `status`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Xdp => "xdp-native",
@@ -23,12 +23,12 @@ impl Hooks {
         }
     }
 
-    /// Whether the XDP program is on the device.
+    /// Returns whether the XDP program is on the device.
     pub fn xdp(self) -> bool {
         matches!(self, Self::Xdp | Self::XdpAndTc)
     }
 
-    /// Whether the tc program is.
+    /// Returns whether the tc program is on the device.
     pub fn tc(self) -> bool {
         !matches!(self, Self::Xdp)
     }

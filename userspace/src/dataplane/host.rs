@@ -1,4 +1,5 @@
-//! What the programs depend on in the machine: whether its kernel is a real-time one and has tcx, its clock, and its CPUs.
+//! What the programs depend on in a machine: its kernel's kind of preemption and tcx, its clock, and its
+//! CPUs.
 
 use std::fmt;
 use std::fs;
@@ -10,22 +11,22 @@ use rustix::system::uname;
 use rustix::time::{ClockId, clock_getres};
 use trunkline_core::{Ticks, abi};
 
-/// What the kernel says of its version is no longer than this.
+/// The kernel cuts its version off at this length.
 const LONGEST: usize = 64;
 
-/// Whether the kernel may run a program amidst another on the same CPU.
+/// Whether the kernel may interrupt a program to run another on the same CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Preemption {
-    /// It does not: a CPU runs a program to its end.
+    /// It does not: a CPU runs each program to its end.
     None,
-    /// It does (`PREEMPT_RT`).
+    /// It may (`PREEMPT_RT`).
     RealTime,
-    /// It does not say, so it may.
+    /// It does not say, and is treated as if it might.
     Unknown,
 }
 
 impl Preemption {
-    /// That of the running kernel, which stays what it is.
+    /// Returns that of the running kernel. It never changes, so it is read once.
     pub(super) fn of_kernel() -> Self {
         static FOUND: LazyLock<Preemption> = LazyLock::new(|| {
             let version = uname().version().to_string_lossy().into_owned();
@@ -34,20 +35,20 @@ impl Preemption {
         *FOUND
     }
 
-    /// From what `uname -v` says and, if it is there, the file `/sys/kernel/realtime`, which comes with the real-time
-    /// patch and is not in Linux itself.
+    /// Reads it from the output of `uname -v` and, if it exists, from the file `/sys/kernel/realtime`, which
+    /// comes with the real-time patch and is not in Linux itself.
     fn read(version: &str, realtime: Option<&str>) -> Self {
         let words: Vec<&str> = version.split_whitespace().collect();
         let says = |flag: &[&str]| words.windows(flag.len()).any(|words| words == flag);
-        // Before Linux 5.15 the patch had two words for it.
+        // Before Linux 5.15, the patch wrote it as two words.
         if says(&["PREEMPT_RT"])
             || says(&["PREEMPT", "RT"])
             || realtime.is_some_and(|text| text.trim() == "1")
         {
             return Self::RealTime;
         }
-        // `#1 SMP PREEMPT_DYNAMIC …`: the flag comes between `SMP` and the time, or is not there (Linux
-        // `init/Makefile`). A last word may have been cut.
+        // `#1 SMP PREEMPT_DYNAMIC …`: the flag is between `SMP` and the time, or missing (Linux
+        // `init/Makefile`). The last word may have been cut off.
         let whole = if version.len() < LONGEST { words.len() } else { words.len().saturating_sub(1) };
         let after_smp = words[..whole].iter().skip_while(|word| **word != "SMP").nth(1);
         match after_smp {
@@ -57,7 +58,7 @@ impl Preemption {
         }
     }
 
-    /// Whether programs have to reckon with it.
+    /// Returns whether programs have to expect it.
     pub(super) fn is_possible(self) -> bool {
         self != Self::None
     }
@@ -76,13 +77,15 @@ impl fmt::Display for Preemption {
     }
 }
 
-/// Returns whether the kernel has tcx: it then tells which of its programs are on the loopback device, even if none is.
+/// Returns whether the kernel has tcx: such a kernel answers which tcx programs are on the loopback device,
+/// even if none is.
 pub fn has_tcx() -> bool {
     SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
 }
 
-/// The kernel's ticks. Its coarse clocks advance by one at a time (`KTIME_LOW_RES`, Linux `kernel/time/posix-timers.c`).
-/// A tick that is not a whole number of nanoseconds is rounded there, and would be seconds off within a year.
+/// Returns the kernel's ticks. Its coarse clocks advance by one tick at a time (`KTIME_LOW_RES`, Linux
+/// `kernel/time/posix-timers.c`). A tick that is not a whole number of nanoseconds is rounded there; a clock
+/// that counts such ticks would be seconds off within a year, so that they are not used.
 pub(super) fn ticks() -> Ticks {
     let tick = clock_getres(ClockId::MonotonicCoarse);
     match u32::try_from(tick.tv_nsec) {
@@ -91,22 +94,25 @@ pub(super) fn ticks() -> Ticks {
     }
 }
 
-/// How many CPUs the maps have room for. Programs find what is theirs by the number of the CPU they run on.
+/// How many CPUs the maps have room for. Programs find their part of a map by the number of the CPU they run
+/// on.
 ///
-/// A virtual machine often may get many more CPUs than it has, up to hundreds. Each of them must have counters, since
-/// one that comes later counts as well: 352 KiB, which the kernel takes at once, as the agent maps them. The flow
-/// cache, 8 MiB each where there are few, has room only for those that run when the programs are loaded. One with a
-/// higher number that comes later does without: it finds no line, and looks everything up.
+/// A virtual machine can often be given many more CPUs than it has, up to hundreds. Each of them must have
+/// counters, as a CPU that is added later counts too: 352 KiB, which the kernel allocates at once, since the
+/// agent maps them. The flow cache, 8 MiB for each CPU where there are few, has room only for those that run
+/// when the programs are loaded. A CPU with a higher number that is added later works without: it finds no
+/// set, and looks everything up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cpus {
-    /// Numbers of all CPUs that there can ever be are below this one (`nr_cpu_ids`); not all below it need exist.
+    /// The numbers of all CPUs that there can ever be are below this one (`nr_cpu_ids`); not all below it
+    /// need exist.
     pub possible: u32,
-    /// Numbers of those that run now are below this one.
+    /// The numbers of those that run now are below this one.
     pub running: u32,
 }
 
 impl Cpus {
-    /// Those of this machine.
+    /// Returns those of this machine.
     ///
     /// # Errors
     /// The kernel's list of possible CPUs cannot be read.
@@ -123,8 +129,9 @@ impl Cpus {
         Some(Self { possible, running: beyond(online).map_or(possible, |running| running.min(possible)) })
     }
 
-    /// How many sets each running CPU has in the flow cache: enough for the flows of a large bridge, and where many
-    /// CPUs share them, no more than 128 MiB together. None where a program may run amidst another.
+    /// Returns how many sets each running CPU has in the flow cache: enough for the flows of a large bridge,
+    /// but no more than 128 MiB for all CPUs together. Returns 0 where a program may be interrupted by
+    /// another.
     pub(super) fn flow_sets(self) -> u32 {
         const MOST: u32 = 1 << 17;
         const OCTETS: u32 = 128 << 20;
@@ -135,9 +142,10 @@ impl Cpus {
     }
 }
 
-/// The kernel's form of a set of CPUs: `0-3,6`. `None` for any other, and for the empty set.
+/// Reads a set of CPUs in the kernel's form, `0-3,6`. Returns `None` for any other form, and for the empty
+/// set.
 pub(super) fn cpu_list(list: &str) -> Option<Vec<usize>> {
-    /// Far above what Linux can have.
+    /// Far more CPUs than Linux can have.
     const MOST: usize = 1 << 16;
     let mut cpus = Vec::new();
     for range in list.trim().split(',') {
@@ -168,8 +176,8 @@ mod tests {
     fn maps_have_room_for_every_number_and_caches_for_those_that_run() {
         let read = |possible, online| Cpus::read(possible, online).map(|cpus| (cpus.possible, cpus.running));
         assert_eq!(read("0-239\n", "0-3\n"), Some((240, 4)));
-        assert_eq!(read("0-3,8-11\n", "0-3,9\n"), Some((12, 10)), "numbers, and not how many");
-        assert_eq!(read("0-7\n", ""), Some((8, 8)), "not known, so all");
+        assert_eq!(read("0-3,8-11\n", "0-3,9\n"), Some((12, 10)), "numbers, not how many there are");
+        assert_eq!(read("0-7\n", ""), Some((8, 8)), "unknown, so all");
         assert_eq!(read("", "0\n"), None);
     }
 
@@ -180,7 +188,7 @@ mod tests {
             u64::from(cpus.flow_sets()) * size_of::<abi::FlowSet>() as u64
         };
         if Preemption::of_kernel() == Preemption::None {
-            assert_eq!(octets(4), 8 << 20, "of each, whatever may come");
+            assert_eq!(octets(4), 8 << 20, "for each CPU, however many may be added");
             assert_eq!(octets(256) * 256, 128 << 20);
         } else {
             assert_eq!(octets(4), 0);
@@ -225,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_counts_as_real_time() {
-        // As long as nobody calls a build; the flag is cut off, or in two.
+    fn a_version_that_does_not_say_counts_as_real_time() {
+        // The last ones are longer than any real build's, so that the flag is cut off, or in two.
         let cut = |length| format!("#{} SMP PREEMPT_RT Debian", "1".repeat(length - 1))[..LONGEST].to_owned();
         for version in [
             "".to_owned(),

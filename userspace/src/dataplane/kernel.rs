@@ -1,7 +1,7 @@
 //! The dataplane in the kernel: XDP and tc programs on the ports, and their maps.
 //!
-//! Links are not pinned: when the agent ends, however it ends, the kernel takes the programs off the ports and Open
-//! vSwitch has them back.
+//! Links are not pinned: when the agent ends for whatever reason, the kernel detaches the programs from the
+//! ports, and Open vSwitch has all frames again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::fdb;
 pub struct Options {
     /// Most stations on all bridges together.
     pub stations: u32,
-    /// Whether the programs log rare events. Off, they have no code for it.
+    /// Whether the programs log rare events. If not, the loaded programs have no code for it.
     pub log: bool,
 }
 
@@ -50,16 +50,16 @@ pub struct Kernel {
     attached: BTreeMap<PortNo, Attached>,
     drain: Drain,
     installed: Installed,
-    /// When the flow cache was last invalidated for nothing but the time, in seconds.
+    /// When the flow cache was last invalidated only because of its age, in seconds.
     invalidated_s: u32,
 }
 
-/// The flow cache is invalidated at least this often, in seconds, though nothing has changed: a set has only the
-/// low half of its time, which comes again after 49 days at the earliest.
+/// The flow cache is invalidated at least this often, in seconds, even if nothing has changed: a set has only
+/// the low half of its time, which repeats after 49 days at the earliest.
 const INVALIDATED_S: u32 = 86_400;
 
 impl Kernel {
-    /// Loads programs and maps. Nothing is attached yet.
+    /// Loads programs and maps, and attaches nothing yet.
     ///
     /// # Errors
     /// No privileges, a kernel that is too old, or an object of another build.
@@ -70,7 +70,7 @@ impl Kernel {
         Self::load_for(options, cpus)
     }
 
-    /// The same with maps for so many CPUs, for tests of a machine that gets more.
+    /// Does the same with maps for this many CPUs, for tests of a machine that is given more.
     ///
     /// # Errors
     /// Those of [`Kernel::load`].
@@ -103,30 +103,30 @@ impl Kernel {
         })
     }
 
-    /// Who may let a bridge switch, for the thread that reads the database.
+    /// Returns the gate that decides which bridges may switch, for the thread that reads the database.
     pub fn gate(&self) -> Arc<Gate<KernelLeases>> {
         self.gate.clone()
     }
 
-    /// Whether the programs' clock is the agent's.
+    /// Returns whether the programs' clock agrees with the agent's.
     fn tells_the_time(&mut self) -> bool {
-        // A frame of nothing, from nowhere: it is only the clock that is asked for.
+        // Frame and device do not matter: the answer has the program's clock in any case.
         let now_s = || clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32;
         self.trace(0, &[0; 64]).is_ok_and(|(answer, _)| answer.now_s.abs_diff(now_s()) <= 1)
     }
 
-    /// Whether the kernel has tcx, and so the tc program can be put on ports.
+    /// Returns whether the kernel has tcx, so that the tc program can be attached to ports.
     pub fn has_tc(&self) -> bool {
         self.has_tc
     }
 
-    /// The kernel's number of the XDP program on the ports.
+    /// Returns the kernel's number of the XDP program on the ports.
     pub fn program_id(&self) -> Option<u32> {
         let program = self.ebpf.program(programs::XDP)?;
         program.info().ok().map(|info| info.id())
     }
 
-    /// The reader of the programs' log, if that was asked for.
+    /// Returns the reader of the programs' log. They write none without [`Options::log`].
     ///
     /// # Errors
     /// The log's ring buffer could not be opened.
@@ -134,15 +134,16 @@ impl Kernel {
         aya_log::EbpfLogger::init(&mut self.ebpf)
     }
 
-    /// Where the programs ask for stations to be shown, for whoever reads it; there is one reader.
+    /// Returns the ring buffer in which the programs ask for stations to be shown to Open vSwitch. It can be
+    /// taken once.
     ///
     /// # Errors
-    /// There is one already.
+    /// It has been taken already.
     pub fn shows(&mut self) -> Result<RingBuf<MapData>, LoadError> {
         map(&mut self.ebpf, "SHOW")
     }
 
-    /// The XDP program on the ports, for benchmarks and tests that run it directly.
+    /// Returns the XDP program on the ports, for benchmarks and tests that run it directly.
     ///
     /// # Errors
     /// Never for an object that could be loaded.
@@ -150,7 +151,7 @@ impl Kernel {
         programs::xdp(&mut self.ebpf, programs::XDP)
     }
 
-    /// The tc program, likewise.
+    /// Returns the tc program on the ports, for benchmarks and tests that run it directly.
     ///
     /// # Errors
     /// Never for an object that could be loaded.
@@ -158,7 +159,7 @@ impl Kernel {
         programs::tc(&mut self.ebpf, programs::TC)
     }
 
-    /// Enters a port into the tables, without putting the program on its device.
+    /// Enters a port into the tables without attaching a program to its device.
     ///
     /// # Errors
     /// A table could not be written, or the device is gone.
@@ -196,10 +197,10 @@ impl Kernel {
         done
     }
 
-    /// Back to what is on record of a port, as well as may be.
+    /// Restores what was installed of a port before a failure, as far as possible.
     fn undo(&mut self, port: PortNo, new: &InstalledPort) {
         let mut attached = self.attached.remove(&port).unwrap_or_default();
-        // The first error is the one that is told.
+        // The caller reports the failure that led here, not those of restoring.
         if let Some(old) = self.installed.ports.get(&port).cloned() {
             let _ = self.ports.enter(port, &old);
             let _ = attached.adjust(&mut self.ebpf, &old);
@@ -211,7 +212,7 @@ impl Kernel {
         }
     }
 
-    /// Takes a port out, trying every part of it, and reports the first failure.
+    /// Takes a port out. Tries every part of it, and returns the first failure.
     fn remove(&mut self, port: PortNo) -> Result<(), DataplaneError> {
         let Some(old) = self.installed.ports.remove(&port) else { return Ok(()) };
         let mut results = vec![self.ports.clear(port, &old)];
@@ -242,7 +243,7 @@ impl Kernel {
         }
     }
 
-    /// Returns when every program has ended that may have read a table before.
+    /// Waits until every program has ended that may have read a table before.
     fn await_programs(&mut self) {
         let suspended = self.gate.to_be_drained();
         self.drain.wait();
@@ -253,7 +254,8 @@ impl Kernel {
         self.gate.invalidate_flows()
     }
 
-    /// What the program of one hook would do with this frame on this device, and the frame as it would leave.
+    /// Returns what the program of one hook would do with this frame on this device, and the frame as it
+    /// would leave.
     ///
     /// # Errors
     /// The program could not be run.

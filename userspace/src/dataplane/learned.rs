@@ -1,11 +1,11 @@
-//! How many stations the programs believe each port to have: map `LEARNED`.
+//! Map `LEARNED`: the programs' counts of the stations that each port has.
 
 use aya::maps::{Array, MapData};
 use trunkline_core::abi;
 
 use super::{DataplaneError, PortNo};
 
-/// The map, and what was last written to it. Writing costs a system call for each port, and mostly nothing has changed.
+/// The map, and what was last written to it. Each write is a system call, and mostly nothing has changed.
 pub(super) struct LearnedCounts {
     map: Array<MapData, u32>,
     written: Vec<Written>,
@@ -17,7 +17,8 @@ struct Written {
     stations: u32,
     /// How many stations had ever been entered in the table by then.
     inserted: u64,
-    /// How often that was written. A program that was just counting a station may have overwritten it once.
+    /// How often this was written. A program that was counting a station at the time may have overwritten it
+    /// once.
     times: u8,
 }
 
@@ -38,7 +39,7 @@ impl LearnedCounts {
     ) -> Result<(), DataplaneError> {
         let last = self.written.get(usize::from(port.0)).copied().unwrap_or_default();
         let same = (last.stations, last.inserted) == (stations, inserted);
-        // The programs count when they enter a station, and at no other time.
+        // The programs change the count only when they enter a station.
         if same && last.times >= 2 {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Who may let a bridge switch: one state for each bridge, and one way into switching.
+//! Which bridges may switch: one state for each bridge, and one way into switching.
 //!
 //! ```text
 //!                    activate                        confirm
@@ -10,17 +10,18 @@
 //!              suspend · trip · a lease that ran out
 //! ```
 //!
-//! `ovs-vsctl` returns as soon as ovs-vswitchd has applied a change, often within a millisecond, and no frame may go by
-//! the old rule after that. So the thread that reads the database *trips* the gate of the bridges that a change is about
-//! before the agent hears of it. Until the agent has acknowledged the change, none of them can be activated.
+//! `ovs-vsctl` returns as soon as ovs-vswitchd has applied a change, often within a millisecond, and from
+//! then on no frame may be treated by the old rules. So the thread that reads the database *trips* the gate
+//! of the bridges that a change concerns before the agent hears of the change. Until the agent has
+//! acknowledged it, none of these bridges can be activated.
 //!
-//! A lease is *extended*, never given back: one that has run out, or was taken away, leaves its bridge suspended, since
-//! stations may have moved unseen meanwhile. The test and the write are one step ([`LeaseTable::extend`]), as a process
-//! may be stopped between any two of its own.
+//! A lease is *extended*, never restored: one that has run out or was taken away leaves its bridge suspended,
+//! since stations may have moved unseen in the meantime. The test and the write are one step
+//! ([`Gate::renew`]), as a process may be stopped between any two steps of its own.
 //!
-//! A lease ends [`LEASE_S`] after the database was last known to be read to the end ([`Gate::database_read`]). A thread that
-//! hangs or is kept from running, the agent's or the one that reads the database, therefore costs the bridge its lease, not
-//! a frame its way.
+//! A lease ends [`LEASE_S`] after the last time at which the database was known to be read to the end
+//! ([`Gate::database_read`]). So if the agent's thread, or the one that reads the database, hangs or is kept
+//! from running, the bridge loses its lease, and no frame is misdirected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,7 +30,7 @@ use trunkline_core::abi;
 
 use super::{BridgeNo, BridgeTimes, DataplaneError, LEASE_S};
 
-/// Where the programs read whether a bridge may switch.
+/// The table in which the programs read whether a bridge may switch.
 pub trait LeaseTable {
     /// Writes what the programs know of a bridge.
     fn write(&mut self, bridge: BridgeNo, value: abi::Bridge) -> Result<(), DataplaneError>;
@@ -37,28 +38,28 @@ pub trait LeaseTable {
     /// Reads until when a bridge may switch, in seconds of the monotonic clock; 0 for not at all.
     fn lease_s(&self, bridge: BridgeNo) -> Result<u32, DataplaneError>;
 
-    /// Lets the programs forget the flows that they remember. To be called after every change of a table.
+    /// Invalidates the flows that the programs have cached. To be called after every change of a table.
     fn invalidate_flows(&mut self) -> Result<(), DataplaneError>;
 }
 
-/// Which bridges an event of the database is about.
+/// The bridges that an event of the database concerns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Affected {
-    /// Bridges by name; none if the event changes nothing of what is mirrored.
+    /// Bridges by name; none if the event changes nothing that is mirrored.
     Bridges(BTreeSet<String>),
-    /// Every bridge there is or will be.
+    /// Every bridge that exists or will exist.
     All,
 }
 
 /// State of a bridge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lease {
-    /// All its frames are Open vSwitch's.
+    /// Open vSwitch has all its frames.
     Suspended {
         /// Whether every program has ended that may have read a lease of it.
         drained: bool,
     },
-    /// It switches, but between stations only that have sent a frame since: the others are not confirmed yet.
+    /// It switches, but only between stations that have sent a frame since: the others are not confirmed yet.
     Confirming,
     /// It switches.
     Switching,
@@ -86,14 +87,14 @@ pub struct Gate<T> {
 struct State<T> {
     table: T,
     bridges: BTreeMap<BridgeNo, Bridge>,
-    /// By name, the last event about a bridge that the agent has not acknowledged.
+    /// By name, the last event that concerns a bridge and that the agent has not acknowledged.
     tripped: BTreeMap<String, u64>,
-    /// The last event about all bridges.
+    /// The last event that concerns all bridges.
     tripped_all: u64,
     /// Events of the database so far, and those that the agent has acknowledged.
     passed: u64,
     acknowledged: u64,
-    /// When everything was read that the database had, in seconds; `None` if no database is followed.
+    /// When the database was last known to be read to the end, in seconds; `None` if no database is followed.
     read_s: Option<u32>,
 }
 
@@ -111,18 +112,18 @@ impl<T: LeaseTable> Gate<T> {
         Self { state: Mutex::new(state) }
     }
 
-    /// Binds all leases to a database from now on: none runs before it has been read.
+    /// Binds all leases to a database from now on: none can begin before the database has been read.
     pub fn follow_database(&self) {
         self.lock().read_s = Some(0);
     }
 
-    /// Takes note that whatever the database had at this second has been passed to [`Gate::trip`].
+    /// Records that everything the database had at this second has been passed to [`Gate::trip`].
     pub fn database_read(&self, as_of_s: u32) {
         self.lock().read_s = Some(as_of_s);
     }
 
-    /// Suspends the bridges that an event of the database is about, before the agent hears of it. To be called once for each
-    /// event that the agent will acknowledge.
+    /// Suspends the bridges that an event of the database concerns, before the agent hears of it. To be
+    /// called once for each event that the agent will acknowledge.
     ///
     /// # Errors
     /// A lease could not be taken away; it runs out within [`LEASE_S`].
@@ -143,12 +144,13 @@ impl<T: LeaseTable> Gate<T> {
         let is_affected = |bridge: &Bridge| names.is_none_or(|names| names.contains(&bridge.name));
         let running = state.bridges.iter().filter(|(_, bridge)| bridge.lease.runs() && is_affected(bridge));
         let running: Vec<BridgeNo> = running.map(|(number, _)| *number).collect();
-        // One that fails is no reason to let the others go on.
+        // A failure with one bridge must not let the others go on.
         let suspended = running.into_iter().map(|bridge| state.suspend(bridge)).fold(Ok(()), Result::and);
         suspended.and(state.table.invalidate_flows())
     }
 
-    /// Takes note that the agent begins with the next event of the database, and decides with the knowledge of it from now on.
+    /// Records that the agent begins to handle the next event of the database, so that all that it decides
+    /// from now on takes the event into account.
     pub fn acknowledge(&self) {
         let mut state = self.lock();
         state.acknowledged += 1;
@@ -156,13 +158,14 @@ impl<T: LeaseTable> Gate<T> {
         state.tripped.retain(|_, event| *event > acknowledged);
     }
 
-    /// Whether [`Gate::activate`] would let a bridge of this name switch.
+    /// Returns whether [`Gate::activate`] would let a bridge of this name switch.
     pub(super) fn may_activate(&self, name: &str, now_s: u32) -> bool {
         self.lock().lease_from(name, now_s).is_some()
     }
 
-    /// Lets a bridge switch. Its programs have been drained since it was suspended, and its stations set aside. Returns false,
-    /// and does nothing, if something is known that the agent has yet to hear, or if it is not certain that there is not.
+    /// Lets a bridge switch. The caller has drained its programs since it was suspended, and has set its
+    /// stations aside. Returns false, and does nothing, if the database has news that the agent has yet to
+    /// hear, or if it is not certain that it has none.
     pub(super) fn activate(
         &self,
         bridge: BridgeNo,
@@ -177,8 +180,8 @@ impl<T: LeaseTable> Gate<T> {
         Ok(true)
     }
 
-    /// Ends the time of a bridge without confirmed stations. Returns false if it is suspended, and its stations are not to
-    /// be touched.
+    /// Ends the time in which a bridge switches without confirmed stations. Returns false if it is suspended;
+    /// its stations must not be touched then.
     pub(super) fn confirm(&self, bridge: BridgeNo) -> bool {
         let mut state = self.lock();
         let Some(bridge) = state.bridges.get_mut(&bridge).filter(|bridge| bridge.lease.runs()) else {
@@ -188,16 +191,18 @@ impl<T: LeaseTable> Gate<T> {
         true
     }
 
-    /// Takes a bridge's lease away.
+    /// Takes the lease of a bridge away.
     pub(super) fn suspend(&self, bridge: BridgeNo) -> Result<(), DataplaneError> {
         self.lock().suspend(bridge)
     }
 
-    /// Extends the leases that have not run out, by `extend`: each to the given second, in one step with the test whether it
-    /// has run out; those that have are taken away. Tries all bridges.
+    /// Calls `extend` with the second to which all leases are to be extended that have not run out; testing
+    /// that is one step with extending. Then suspends the bridges whose leases have run out. Tries all
+    /// bridges.
     ///
     /// # Errors
-    /// The leases are not extended. Those that run out are taken away the next time.
+    /// The leases were not extended; those that run out are taken away the next time. Or a lease could not be
+    /// read or written.
     pub(super) fn renew(
         &self,
         now_s: u32,
@@ -226,19 +231,20 @@ impl<T: LeaseTable> Gate<T> {
         })
     }
 
-    /// Those of `bridges` that are suspended.
+    /// Returns those of `bridges` that are suspended.
     pub(super) fn suspended(&self, bridges: impl IntoIterator<Item = BridgeNo>) -> BTreeSet<BridgeNo> {
         let state = self.lock();
         bridges.into_iter().filter(|bridge| !state.runs(*bridge)).collect()
     }
 
-    /// All bridges that are suspended; to be handed to [`Gate::drained`] after running programs have been awaited.
+    /// Returns all bridges that are suspended; to be passed to [`Gate::drained`] once all running programs
+    /// have ended.
     pub(super) fn to_be_drained(&self) -> Vec<BridgeNo> {
         let state = self.lock();
         state.bridges.iter().filter(|(_, bridge)| !bridge.lease.runs()).map(|(number, _)| *number).collect()
     }
 
-    /// Takes note that every program has ended that ran when [`Gate::to_be_drained`] named these bridges.
+    /// Records that every program has ended that ran when [`Gate::to_be_drained`] returned these bridges.
     pub(super) fn drained(&self, bridges: &[BridgeNo]) {
         let mut state = self.lock();
         for bridge in bridges {
@@ -248,14 +254,15 @@ impl<T: LeaseTable> Gate<T> {
         }
     }
 
-    /// Whether no program runs that may have read a lease of the bridge.
+    /// Returns whether no program runs any more that may have read a lease of the bridge.
     pub(super) fn is_drained(&self, bridge: BridgeNo) -> bool {
         let state = self.lock();
         state.bridges.get(&bridge).is_none_or(|bridge| bridge.lease == Lease::Suspended { drained: true })
     }
 
-    /// Lets the programs forget the flows that they remember; to be called after every change of a table. A second time,
-    /// after those that ran meanwhile have ended, makes sure that none remembers what it read in between.
+    /// Invalidates the flows that the programs have cached; to be called after every change of a table.
+    /// Calling it again after the programs that ran meanwhile have ended makes sure that nothing is cached
+    /// that was read in between.
     pub(super) fn invalidate_flows(&self) -> Result<(), DataplaneError> {
         self.lock().table.invalidate_flows()
     }
@@ -266,7 +273,8 @@ impl<T: LeaseTable> Gate<T> {
         look(&mut self.lock().table)
     }
 
-    /// Holding the lock never panics halfway through a change that matters: at worst a bridge is suspended.
+    /// Locks the state. A lock that a panic has poisoned is used like any other: no panic leaves a change
+    /// that matters half done, and at worst a bridge is suspended.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -286,12 +294,12 @@ impl<T: LeaseTable> State<T> {
         self.table.write(bridge, abi::Bridge::default())
     }
 
-    /// Until when leases last that are written now.
+    /// Returns the second at which leases end that are written now.
     fn lease_end(&self, now_s: u32) -> u32 {
         self.read_s.map_or(now_s, |read_s| read_s.min(now_s)) + LEASE_S
     }
 
-    /// The end of a lease that a bridge of this name may be given now.
+    /// Returns the end of the lease that a bridge of this name may be given now, if it may be given one.
     fn lease_from(&self, name: &str, now_s: u32) -> Option<u32> {
         let unheard = self.tripped_all > self.acknowledged || self.tripped.contains_key(name);
         Some(self.lease_end(now_s)).filter(|end_s| !unheard && *end_s > now_s)

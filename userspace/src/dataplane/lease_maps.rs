@@ -38,7 +38,7 @@ impl LeaseTable for KernelLeases {
         Ok(value.0.lease_s)
     }
 
-    /// As the programs do it: the time is the generation.
+    /// Starts a new generation as the programs do: its number is the time.
     fn invalidate_flows(&mut self) -> Result<(), DataplaneError> {
         let now = clock_gettime(ClockId::Monotonic);
         let ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
@@ -48,8 +48,8 @@ impl LeaseTable for KernelLeases {
     }
 }
 
-/// Extends the leases that have not run out to `until_s`, and ends those that have. A program does it, so that the
-/// test and the write are one step.
+/// Extends the leases that have not run out to `until_s`, and ends those that have. A program does this, so
+/// that the test and the write are one step.
 ///
 /// # Errors
 /// The program could not be run; no lease is extended.

@@ -1,4 +1,4 @@
-//! What loading gives: the programs, with the constants they are loaded with, and their maps.
+//! The result of loading: the programs, with constants that cannot change any more, and their maps.
 
 use aya::maps::{Map, MapData, MapError};
 use aya::{Ebpf, EbpfLoader};
@@ -18,7 +18,7 @@ use super::trace::Tracer;
 /// The map of the programs' one variable.
 const GENERATION: &str = ".bss";
 
-/// What is settled when the programs are loaded, and stays.
+/// What is fixed when the programs are loaded.
 #[derive(Clone, Copy)]
 pub(super) struct Constants {
     /// Most stations on all bridges together.
@@ -31,9 +31,9 @@ pub(super) struct Constants {
     pub(super) ticks: Ticks,
 }
 
-/// The programs and their maps. Nothing is attached yet.
+/// The loaded programs and their maps. Nothing is attached yet.
 pub(super) struct Loaded {
-    /// The programs, and the maps that nobody has taken.
+    /// The programs, and the maps that have not been taken.
     pub(super) ebpf: Ebpf,
     /// Whether the tc programs are among those loaded.
     pub(super) has_tc: bool,

@@ -1,4 +1,4 @@
-//! Maps in this process's own memory: the one place where they get there.
+//! Maps in this process's own memory. This is the only file that maps them.
 
 use std::ffi::c_void;
 use std::ops::Deref;
@@ -11,10 +11,10 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use trunkline_core::abi;
 use trunkline_core::table::{Exchange, Memory};
 
-/// A value of a map that others write while it is here.
+/// A value of a map that others write while this process has it in its memory.
 ///
 /// # Safety
-/// All bits are valid, and it is made of atomics, but for what nobody writes.
+/// All bit patterns are valid, and whatever anybody writes is an atomic.
 unsafe trait Shared: Sync {}
 
 // SAFETY: an atomic.
@@ -26,24 +26,24 @@ unsafe impl Shared for abi::TableHeader {}
 
 /// The values of an array map.
 struct Mapping<T> {
-    /// Open as long as it is in use, so that it shows who uses it.
+    /// Kept open while it is in use, so that tools show who uses the map.
     _map: MapData,
     start: NonNull<T>,
     count: usize,
 }
 
-// SAFETY: it is no more than a reference to values that may be used by all threads, and lasts until it is dropped.
+// SAFETY: it is a reference to values that all threads may use, and they stay until it is dropped.
 unsafe impl<T: Shared> Send for Mapping<T> {}
 // SAFETY: as above.
 unsafe impl<T: Shared> Sync for Mapping<T> {}
 
 impl<T: Shared> Mapping<T> {
-    /// All values of a map with `BPF_F_MMAPABLE` that has so many.
+    /// Maps all values of a map with `BPF_F_MMAPABLE` that has `count` of them.
     fn new(map: MapData, count: u32) -> rustix::io::Result<Self> {
-        const { assert!(size_of::<T>().is_multiple_of(8), "array maps leave no gaps then") };
+        const { assert!(size_of::<T>().is_multiple_of(8), "only then do array maps leave no gaps") };
         let count = count as usize;
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: nothing is replaced, and the kernel refuses what goes beyond the map's end.
+        // SAFETY: no mapping is replaced, and the kernel refuses a length beyond the map's end.
         let start =
             unsafe { mmap(std::ptr::null_mut(), count * size_of::<T>(), protection, flags, map.fd(), 0) }?;
         let start = NonNull::new(start.cast::<T>()).ok_or(rustix::io::Errno::NOMEM)?;
@@ -55,7 +55,8 @@ impl<T> Deref for Mapping<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: mapped at the start of a page, of this length, until `self` is dropped; all bits are valid.
+        // SAFETY: mapped from the start of a page, with this length, until `self` is dropped; all bits are
+        // valid.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 }
@@ -63,27 +64,27 @@ impl<T> Deref for Mapping<T> {
 impl<T> Drop for Mapping<T> {
     fn drop(&mut self) {
         let start = self.start.as_ptr().cast::<c_void>();
-        // SAFETY: all of what was mapped, and nobody refers to it any more.
+        // SAFETY: it is exactly what was mapped, and no reference to it is left.
         // An error would leave it mapped, which does no harm.
         let _ = unsafe { munmap(start, self.count * size_of::<T>()) };
     }
 }
 
-/// What the programs count, on each CPU by itself.
+/// The counters of the programs: each CPU has its own.
 pub(super) struct CounterMemory(Mapping<AtomicU64>);
 
-/// Numbers in what is counted of a port.
+/// Words in the counters of one port.
 const WORDS: usize = size_of::<abi::Counters>() / size_of::<u64>();
-/// Those of a CPU.
+/// Words in the counters of one CPU.
 const ROW: usize = size_of::<abi::CpuCounters>() / size_of::<u64>();
 
 impl CounterMemory {
-    /// Of the map `COUNTERS`, for so many CPUs.
+    /// Maps the map `COUNTERS`, which has room for `cpus`.
     pub(super) fn new(counters: MapData, cpus: u32) -> rustix::io::Result<Self> {
         Mapping::new(counters, cpus * ROW as u32).map(Self)
     }
 
-    /// What was counted of a port on all CPUs together.
+    /// Returns the counters of a port, summed over all CPUs.
     pub(super) fn sum(&self, port: u16) -> abi::Counters {
         let mut sum = abi::Counters::zeroed();
         for cpu in self.of_cpus(port) {
@@ -95,7 +96,8 @@ impl CounterMemory {
         sum
     }
 
-    /// Begins anew with a port, which no program counts for at the moment.
+    /// Sets the counters of a port to zero. The caller makes sure that no program counts for the port
+    /// meanwhile.
     pub(super) fn clear(&self, port: u16) {
         self.of_cpus(port).flatten().for_each(|word| word.store(0, Ordering::Relaxed));
     }
@@ -112,7 +114,7 @@ pub(super) struct StationMemory {
 }
 
 impl StationMemory {
-    /// Of the maps `FDB` with so many buckets, and `FDB_HEADER`.
+    /// Maps the map `FDB`, which has this many buckets, and `FDB_HEADER`.
     pub(super) fn new(fdb: MapData, buckets: u32, header: MapData) -> rustix::io::Result<Self> {
         Ok(Self { buckets: Mapping::new(fdb, buckets)?, header: Mapping::new(header, 1)? })
     }

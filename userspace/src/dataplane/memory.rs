@@ -1,4 +1,4 @@
-//! A dataplane in memory, for tests of the agent: they look at its state, not at calls.
+//! A dataplane in memory, for tests of the agent: they assert on its state, not on calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use super::{
 };
 use crate::fdb;
 
-/// State that the kernel would have.
+/// The state that the kernel would have.
 #[derive(Debug)]
 pub struct Memory {
     /// What is installed.
     pub installed: Installed,
-    /// Stations.
+    /// The stations.
     pub stations: BTreeMap<FdbKey, FdbEntry>,
-    /// How many stations there is room for.
+    /// How many stations it has room for.
     pub capacity: usize,
     gate: Arc<Gate<MemoryLeases>>,
-    /// Devices on which attaching fails, as if they had just vanished.
+    /// Devices to which attaching fails, as if they had just vanished.
     pub vanished: BTreeSet<u32>,
-    /// Devices that take no XDP program.
+    /// Devices that refuse XDP programs.
     pub without_xdp: BTreeSet<u32>,
 }
 
-/// Until when each bridge may switch, in seconds, for those that may.
+/// The second at which the lease of each bridge ends, for bridges that have one.
 #[derive(Default, Debug)]
 pub struct MemoryLeases(BTreeMap<BridgeNo, u32>);
 
@@ -64,12 +64,13 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Who may let a bridge switch, for whoever plays the thread that reads the database.
+    /// Returns the gate that decides which bridges may switch, for tests that play the thread that reads the
+    /// database.
     pub fn gate(&self) -> Arc<Gate<MemoryLeases>> {
         self.gate.clone()
     }
 
-    /// The bridges that programs would let switch at `now_s`, and until when.
+    /// Returns the bridges that programs would let switch at `now_s`, and until when.
     #[cfg(test)]
     pub(crate) fn leases(&self, now_s: u32) -> BTreeMap<BridgeNo, u32> {
         let mut leases = self.gate.table(|table| table.0.clone());
@@ -81,7 +82,7 @@ impl Memory {
         self.stations.contains_key(key) || self.stations.len() < self.capacity
     }
 
-    /// Whether programs would let a bridge switch, whatever the time.
+    /// Returns whether programs would let a bridge switch, were its lease never to run out.
     fn may_switch(&self, bridge: u16) -> bool {
         self.gate.suspended([BridgeNo(bridge)]).is_empty()
     }

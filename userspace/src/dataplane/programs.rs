@@ -1,4 +1,4 @@
-//! The programs of the BPF object: their names, how they are loaded, and how each is found.
+//! The programs of the BPF object: their names, loading them, and looking them up.
 
 use std::error::Error;
 
@@ -18,7 +18,7 @@ pub(super) const XDP: &str = "trunkline_xdp";
 pub(super) const TC: &str = "trunkline_tc";
 /// The XDP program that answers questions about single frames.
 pub(super) const TRACE_XDP: &str = "trunkline_trace";
-/// The tc program that does.
+/// The tc program that answers such questions.
 pub(super) const TRACE_TC: &str = "trunkline_tc_trace";
 /// The program that extends leases, run by the agent.
 pub(super) const RENEW: &str = "trunkline_renew";
@@ -26,8 +26,8 @@ pub(super) const RENEW: &str = "trunkline_renew";
 /// Why the programs could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// The kernel lacks something, or refuses. There is no source beside the text, which tells the whole chain of
-    /// causes: an operator would read it twice.
+    /// The kernel lacks something, or refuses. The text has the whole chain of causes. The error has no
+    /// source, since an operator would then read each cause twice.
     #[error("cannot load the BPF programs: {}{}", Chain(.0.as_ref()), next_step(.0.as_ref()))]
     Load(Cause),
     /// Something else that the programs need is missing: what, and why.
@@ -38,7 +38,7 @@ pub enum LoadError {
     Incomplete(&'static str),
 }
 
-/// Creates the maps and has the kernel verify every program; those for tc only where they can be attached.
+/// Creates the maps and loads every program, those for tc only if the kernel `has_tc`.
 ///
 /// # Errors
 /// The kernel refuses, or the object lacks a program.
@@ -65,7 +65,7 @@ pub(super) fn tc<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut S
     program.try_into().map_err(|_: ProgramError| LoadError::Incomplete(name))
 }
 
-/// Says what to do about a refusal, where that is known.
+/// Returns what to do about a refusal, where that is known.
 fn next_step(cause: &(dyn Error + 'static)) -> &'static str {
     match errno(cause) {
         Some(Errno::PERM | Errno::ACCESS) => "; run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",

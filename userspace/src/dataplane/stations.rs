@@ -1,4 +1,5 @@
-//! The agent's side of the table of stations: entering, removing, and freeing the places of those removed.
+//! The agent's side of the table of stations: it enters and removes stations, and frees the places of removed
+//! ones.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -12,7 +13,8 @@ use super::drain::grace_period;
 use super::mapping::StationMemory;
 use crate::fault;
 
-/// How often a station is tried to be entered while others are being entered, each of which takes less than a microsecond.
+/// How often to try to enter a station while others are being entered, each of which takes less than a
+/// microsecond.
 const TRIES: u32 = 10_000;
 
 /// Why a station could not be entered.
@@ -27,13 +29,13 @@ pub(super) enum NotEntered {
 }
 
 impl NotEntered {
-    /// As the failure of a step.
+    /// Returns it as the failure of a step.
     pub(super) fn of(self, key: &FdbKey) -> DataplaneError {
         DataplaneError::new("enter", format!("station {} in VLAN {}", key.mac, key.vid), self)
     }
 }
 
-/// The stations, and the places that are to be freed.
+/// The stations, and the places that have yet to be freed.
 pub(super) struct Stations {
     table: Arc<Table<StationMemory>>,
     tombstones: Vec<PlaceNo>,
@@ -49,7 +51,7 @@ impl Stations {
         self.table.stations().map(|(_, key, entry)| (key, entry)).collect()
     }
 
-    /// Changes whenever one is entered.
+    /// Returns how many stations have ever been entered, so that it changes with each.
     pub(super) fn inserted(&self) -> u64 {
         self.table.inserted()
     }
@@ -74,7 +76,7 @@ impl Stations {
         Err(NotEntered::Busy)
     }
 
-    /// Enters a station unless it is there. Returns false if there is no room.
+    /// Enters a station unless it is in the table already. Returns false if there is no room.
     pub(super) fn add(&mut self, key: &FdbKey, entry: FdbEntry) -> bool {
         if key.mac.is_group() {
             return true;
@@ -89,17 +91,18 @@ impl Stations {
         true
     }
 
-    /// One station.
+    /// Returns the entry of a station.
     pub(super) fn get(&self, key: &FdbKey) -> Option<FdbEntry> {
         if key.mac.is_group() { None } else { self.table.get(key) }
     }
 
-    /// Overwrites a station that is still as expected: what a program has written meanwhile is newer. Returns whether it was.
+    /// Overwrites the entry of a station if it is still as expected: one that a program has written meanwhile
+    /// is newer. Returns whether it was.
     pub(super) fn replace(&self, key: &FdbKey, expected: FdbEntry, entry: FdbEntry) -> bool {
         !key.mac.is_group() && self.table.replace(key, expected, entry)
     }
 
-    /// Removes a station, if it is there.
+    /// Removes a station, if it is in the table.
     pub(super) fn forget(&mut self, key: &FdbKey) {
         if let Some(place) = self.table.place_of(key).filter(|_| !key.mac.is_group()) {
             self.table.remove(place);
@@ -107,7 +110,7 @@ impl Stations {
         }
     }
 
-    /// Removes all of these stations.
+    /// Removes all stations with such an entry.
     pub(super) fn forget_all(&mut self, which: impl Fn(&FdbEntry) -> bool) {
         for (place, _, _) in self.table.stations().filter(|(_, _, entry)| which(entry)) {
             self.table.remove(place);
@@ -115,7 +118,8 @@ impl Stations {
         }
     }
 
-    /// Begins to free the places of stations that were removed, which takes two grace periods; to be called now and then.
+    /// Begins to free the places of removed stations, which takes two grace periods; to be called from time
+    /// to time.
     pub(super) fn free_some(&mut self) {
         if self.tombstones.is_empty() || self.freeing.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
@@ -134,7 +138,7 @@ impl Stations {
         };
     }
 
-    /// Frees the places of all stations that were removed. Returns whether there were any.
+    /// Frees the places of all removed stations. Returns whether there were any.
     fn free_now(&mut self) -> bool {
         let freed = self.freeing.take().is_some_and(|thread| thread.join().is_ok());
         let places = std::mem::take(&mut self.tombstones);

@@ -1,4 +1,4 @@
-//! Questions to the programs behind `trunkline trace`: what they would do with a single frame.
+//! The programs behind `trunkline trace`, which tell what would happen to a single frame.
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
@@ -21,7 +21,7 @@ const GROWTH: usize = 8;
 #[error("the program gave no answer: its map TRACE could not be written")]
 struct NoAnswer;
 
-/// The map `TRACE`, in which question and answer are.
+/// The map `TRACE`, which holds the question and then the answer.
 pub(super) struct Tracer(Array<MapData, Raw<abi::Trace>>);
 
 impl Tracer {
@@ -29,7 +29,8 @@ impl Tracer {
         Self(map)
     }
 
-    /// Returns what the program of one hook would do with this frame on this device, and the frame as it would leave.
+    /// Returns what the program of one hook would do with this frame on this device, and the frame as it
+    /// would leave.
     ///
     /// # Errors
     /// The program could not be run.

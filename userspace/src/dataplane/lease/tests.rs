@@ -9,7 +9,7 @@ fn about(names: &[&str]) -> Affected {
     Affected::Bridges(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-/// Both bridges switch, at second 100.
+/// Returns a dataplane in which both bridges switch, at second 100.
 fn switching() -> Memory {
     let mut memory = Memory::default();
     for (bridge, name) in [(B, "br0"), (C, "br1")] {
@@ -32,7 +32,7 @@ fn a_lease_is_extended_as_long_as_it_has_not_run_out() {
     }
     assert_eq!(running(&memory, 110 + LEASE_S), []);
     memory.renew(110 + LEASE_S).unwrap();
-    assert_eq!(running(&memory, 110 + LEASE_S), [], "it is not given back");
+    assert_eq!(running(&memory, 110 + LEASE_S), [], "it is not restored");
     assert_eq!(memory.take_suspended(), [B, C].into());
     assert!(memory.take_suspended().is_empty() && memory.installed.active.is_empty());
 }
