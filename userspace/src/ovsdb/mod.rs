@@ -9,6 +9,7 @@
 //! database and takes no locks.
 
 mod columns;
+mod dialect;
 mod endpoint;
 mod replica;
 mod rows;

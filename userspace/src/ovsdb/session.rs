@@ -11,14 +11,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
+use super::dialect::{DATABASE, Dialect, MONITOR};
 use super::endpoint::Endpoint;
-use super::replica::{Replica, ReplicaError, UpdateFormat};
+use super::replica::{Replica, ReplicaError};
 use super::rows::Rows;
 use super::schema::Subscription;
 use crate::jsonrpc::{Connection, JsonRpcError, Limits, Message};
 
-const DATABASE: &str = "Open_vSwitch";
-const MONITOR: &str = "trunkline";
 /// How long an answer may take. Time spent waiting for the receiver of events does not count.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The server is asked for an echo this long after the last question: what was sent before the answer has been read then.
@@ -222,67 +221,6 @@ fn refused(method: &'static str, error: &Value) -> SessionError {
     let details = error.get("details").or_else(|| error.get("error")).unwrap_or(error);
     let error = details.as_str().map_or_else(|| details.to_string(), str::to_owned);
     SessionError::Refused { method, error }
-}
-
-/// The three generations of monitor requests, newest first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Dialect {
-    /// OVS 2.12. Its transaction identifiers are of no use here: a standalone server has none.
-    CondSince,
-    /// OVS 2.6.
-    Cond,
-    /// RFC 7047.
-    Plain,
-}
-
-impl Dialect {
-    const NEWEST_FIRST: [Self; 3] = [Self::CondSince, Self::Cond, Self::Plain];
-
-    const fn method(self) -> &'static str {
-        match self {
-            Self::CondSince => "monitor_cond_since",
-            Self::Cond => "monitor_cond",
-            Self::Plain => "monitor",
-        }
-    }
-
-    const fn update_method(self) -> &'static str {
-        match self {
-            Self::CondSince => "update3",
-            Self::Cond => "update2",
-            Self::Plain => "update",
-        }
-    }
-
-    /// Where in an update message's parameters the updates are.
-    const fn updates_at(self) -> usize {
-        match self {
-            Self::CondSince => 2,
-            Self::Cond | Self::Plain => 1,
-        }
-    }
-
-    const fn format(self) -> UpdateFormat {
-        match self {
-            Self::CondSince | Self::Cond => UpdateFormat::Differences,
-            Self::Plain => UpdateFormat::Rows,
-        }
-    }
-
-    fn params(self, requests: Value) -> Value {
-        match self {
-            Self::CondSince => json!([DATABASE, MONITOR, requests, "00000000-0000-0000-0000-000000000000"]),
-            Self::Cond | Self::Plain => json!([DATABASE, MONITOR, requests]),
-        }
-    }
-
-    /// The initial rows in the reply.
-    fn dump(self, reply: &Value) -> Option<&Value> {
-        match self {
-            Self::CondSince => reply.get(2),
-            Self::Cond | Self::Plain => Some(reply),
-        }
-    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
