@@ -47,6 +47,11 @@ impl Shower {
         Ok(())
     }
 
+    /// Closes the connections to other bridges than these.
+    pub async fn keep(&self, bridges: &[String]) {
+        self.open.lock().await.retain(|bridge, _| bridges.contains(bridge));
+    }
+
     async fn begin(&self, bridge: &str, frames: &[u8]) -> Result<Switch, OpenFlowError> {
         let mut switch = Switch::connect(&self.rundir.join(format!("{bridge}.mgmt"))).await?;
         // It is told nothing of its own accord, and does not make the bridge send frames to controllers.

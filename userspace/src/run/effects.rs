@@ -125,6 +125,8 @@ impl Executor {
             }
             stays
         });
+        let (shower, stay) = (self.shower.clone(), bridges.clone());
+        tokio::spawn(async move { shower.keep(&stay).await });
         for bridge in bridges {
             let (rundir, events) = (self.ovs_rundir.clone(), self.events.clone());
             self.followed.entry(bridge).or_insert_with_key(|bridge| {
